@@ -3,8 +3,9 @@
 The candidates are the real networks of ../shared/data, with glyphnet; with ``--twenty`` twenty small networks of timm at 96 pixels, with
 random values, as a cost does not depend on values. Cost: CPU seconds of ``zoo.select.rank`` beside those of one pass
 of every candidate over the same samples (``model.embed``), each in a fresh process with an empty cache; models are built in both.
-Order (``--order``): every candidate is fine-tuned with the defaults on the training split; Kendall's tau of the ranking's order, and of the
-others beside it, with the order of accuracy on the test split, with 95 % intervals over draws of the test samples.
+Order (``--order``): all six networks, each at the size that the matrix of the defaults gives it (the ViT has no other than 32 pixels), are
+fine-tuned with the defaults on the training split; Kendall's tau of the ranking's order, and of the others beside it, with the order of
+accuracy on the test split, with 95 % intervals over draws of the test samples.
 
 Run: python benchmarks/p8_rank.py --data ../shared/data
 """
@@ -20,6 +21,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +31,12 @@ from side_by_side import HERE, alternate, function_result, needed, report
 SIZES = {"ants/bees": 160, "CIFAR-10": 96, "X-rays": 96, "amazon to webcam": 96}
 NETWORKS = ("mobilenetv2_100", "mobilenetv2_035", "mobilenetv1_025", "resnet20_cifar10", "glyphnet")  # the ViT has one size, 32 pixels
 
-TWENTY = (
+SMALL = (
     *("resnet10t", "resnet14t", "resnet18", "mobilenetv2_050", "mobilenetv2_100", "mobilenetv2_140", "mobilenetv3_small_050"),
     *("mobilenetv3_small_075", "mobilenetv3_small_100", "mobilenetv3_large_100", "lcnet_050", "lcnet_075", "lcnet_100", "mnasnet_small"),
     *("efficientnet_lite0", "regnetx_002", "regnety_002", "tinynet_d", "semnasnet_075", "ghostnet_100"),
 )
+TWENTY = tuple(f"timm/{name}" for name in SMALL)
 
 
 def _start(data: str) -> Any:
@@ -47,7 +50,7 @@ def _start(data: str) -> Any:
     torch.set_num_threads(1)
     import zoo
 
-    return lambda name: zoo.get(f"timm/{name}", weights=False) if name in TWENTY else backbone(name, Path(data))
+    return lambda name: zoo.get(name, weights=False) if name in TWENTY else backbone(name, Path(data))
 
 
 def _chosen(networks: str) -> tuple[tuple[str, ...], Mapping[str, int]]:
@@ -91,19 +94,23 @@ def passes(name: str, data: str, most: str, networks: str) -> dict[str, float]:
 def order(name: str, data: Path, most: int) -> None:
     """Print the order of the ranking and of fine-tuning for one set, and tau of every score."""
     find = _start(str(data))
+    from backbones import PIXELS
+
     import zoo
     from zoo.select.ranking.agreement import agreement
 
     train, test = _samples(name, str(data), most)
-    networks = [find(one) for one in NETWORKS]
+    networks = [find(one) for one in PIXELS]
+    for network, size in zip(networks, PIXELS.values(), strict=True):
+        network.spec = network.spec.replace(inputs=replace(network.spec.inputs, size=size))
     with tempfile.TemporaryDirectory() as folder:
-        found = zoo.select.rank(train, False, candidates=networks, image_size=SIZES[name], out=Path(folder) / "rank", quiet=True)
+        found = zoo.select.rank(train, False, candidates=networks, out=Path(folder) / "rank", quiet=True)
         rows = {row.name: row for row in found.rows}
         tuned = {}
         for network in networks:
             model = network.adapt(train["label"].nunique(), labels=sorted(train["label"].unique()))
-            model.fit(train, False, image_size=SIZES[name], out=Path(folder) / network.spec.name.replace("/", "-"), quiet=True)
-            evaluation = model.evaluate(test, image_size=SIZES[name])
+            model.fit(train, False, out=Path(folder) / network.spec.name.replace("/", "-"), quiet=True)
+            evaluation = model.evaluate(test)
             right = np.asarray(evaluation.outputs).argmax(1) == np.asarray([model.labels.index(one) for one in test["label"]])
             tuned[network.spec.name] = right
             print(f"  {name}, {network.spec.name}: probe {rows[network.spec.name].probe.score:.3f}, tuned {right.mean():.3f}", flush=True)
@@ -115,7 +122,13 @@ def order(name: str, data: Path, most: int) -> None:
     scores |= {score: [rows[one].scores.get(score, np.nan) for one in names] for score in rows[names[0]].scores}
     for score, values in scores.items():
         tau = agreement(np.array(values), reference, sizes, draws)
-        print(f"| {name} | {score} | {tau.tau:.2f} [{tau.low:.2f}, {tau.high:.2f}] | {tau.tau_like_size:.2f} |", flush=True)
+        if not tau.pairs:
+            continue
+        alike = f"{tau.tau_like_size:.2f} ({tau.pairs_like_size} of {tau.pairs} pairs)"
+        print(
+            f"| {name} | {score} | {tau.tau:.2f} [{tau.low:.2f}, {tau.high:.2f}] | {alike} |",
+            flush=True,
+        )
 
 
 def main() -> None:

@@ -108,7 +108,15 @@ class DataError(ZooError, ValueError):
 
 
 class HoldOutError(DataError):
-    """Data of which no samples can be held out for validation."""
+    """Data of which no samples can be held out for validation.
+
+    Attributes:
+        fault: What is wrong, without the remedy, which differs where training without validation is no choice.
+    """
+
+    def __init__(self, fault: str, remedy: str = "") -> None:
+        self.fault = fault
+        super().__init__(f"{fault}; {remedy}" if remedy else fault)
 
 
 class LeakError(DataError):
@@ -258,6 +266,30 @@ def refusals(check: Callable[..., object], *arguments: object) -> list[str]:
     except OptionError as error:
         return [str(error)]
     return []
+
+
+def check_together(headline: str, *checks: Callable[[], Any]) -> list[Any]:
+    """Run checks and return their results, or raise the error of the one that fails, or an ``OptionError`` with those of all that do.
+
+    Args:
+        headline: The first line of the list.
+        *checks: Functions that raise a ``ZooError`` where something is wrong.
+
+    Raises:
+        ZooError: The only error, as it is.
+        OptionError: For two and more.
+    """
+    results, errors = list[Any](), list[ZooError]()
+    for check in checks:
+        try:
+            results.append(check())
+        except ZooError as error:
+            errors.append(error)
+    if len(errors) > 1:
+        raise OptionError(fault_list(headline, [str(error).replace("\n", "\n  ") for error in errors])) from errors[0]
+    if errors:
+        raise errors[0]
+    return results
 
 
 def owner_prefix(owner: str) -> str:

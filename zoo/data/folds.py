@@ -58,7 +58,7 @@ def cross_validation_folds(table: Table, folds: Any = FOLDS, *, repeats: int = 1
         given = _given(table, folds)
         _check_whole_groups(table, folds, given, allow_leak=allow_leak)
         return given
-    _check_numbers(folds, repeats)
+    check_numbers(folds, repeats)
     table = with_equal_in_groups(table, equal_samples(table))
     groups = _groups(table)
     targets = np.asarray(table.targets) if is_single_label(table) else None
@@ -87,8 +87,13 @@ def division_name(table: Table, folds: Any) -> str:
     return " and ".join(filter(None, (stratified, grouped))) or "at random"
 
 
-def _check_numbers(folds: int, repeats: Any) -> None:
-    faults = [f"folds is {folds}; it must be at least 2"] if folds < 2 else []
+def check_numbers(folds: Any, repeats: Any) -> None:
+    """Check the number of folds, where it is one, and of repeats.
+
+    Raises:
+        OptionError: Naming both where both are wrong.
+    """
+    faults = [f"folds is {folds}; it must be at least 2"] if isinstance(folds, int) and folds < 2 else []
     if not isinstance(repeats, int) or isinstance(repeats, bool) or repeats < 1:
         faults.append(f"repeats is {repeats!r}; it must be a whole number, 1 or more")
     if faults:

@@ -99,14 +99,15 @@ def hold_out(table: Table, seed: int) -> tuple[Table, Table]:
         HoldOutError: If no split leaves every class in training and at least one row on each side.
     """
     if table.targets is None or len(table) < 2:
-        raise HoldOutError(f"{table.source}: {count(len(table), 'sample')} cannot be split into train and valid; {_REMEDY}")
+        raise HoldOutError(f"{table.source}: {count(len(table), 'sample')} cannot be split into train and valid", _REMEDY)
     for held in _candidates(table, seed):
         rest = np.setdiff1d(np.arange(len(table)), held)
         if len(held) and len(rest) and _keeps_classes(table, rest):
             return table.select(rest), table.select(np.sort(held))
     raise HoldOutError(
         f"{table.source}: no split of {SHARE:.0%} leaves every class in train"
-        f"{' without cutting a group' if table.groups is not None else ''}; {_sizes(table.counts())}; {_REMEDY}"
+        f"{' without cutting a group' if table.groups is not None else ''}; {_sizes(table.counts())}",
+        _REMEDY,
     )
 
 

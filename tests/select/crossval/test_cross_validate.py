@@ -155,7 +155,7 @@ def test_inner_validation_chooses_the_epoch_and_the_held_out_fold_does_not(tmp_p
 
 
 def test_bad_arguments_are_refused_before_anything_is_run(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"metric is 'acuracy' \(did you mean 'accuracy'\?\)"):
+    with pytest.raises(OptionError, match=r"there is no metric 'acuracy' \(did you mean 'accuracy'\?\)"):
         validated(tmp_path / "cv", metric="acuracy")
     with pytest.raises(OptionError, match="name the recipe"):
         validated(tmp_path / "cv", recipe="auto")

@@ -18,6 +18,7 @@ def test_the_command_prints_the_folds_and_its_folder_is_a_model(tmp_path: Path, 
     assert run(*words) == 0
     printed = capsys.readouterr().out
     assert "mean of the folds [95 %]" in printed
+    assert printed.startswith("fold "), "one repeat needs no column for it"
     assert str(out) in printed
     assert run(*words, "--resume", "--json") == 0
     told = json.loads(capsys.readouterr().out)
@@ -31,6 +32,23 @@ def test_the_command_prints_the_folds_and_its_folder_is_a_model(tmp_path: Path, 
 
 
 @pytest.mark.usefixtures("toys")
+def test_a_metric_on_request_is_measured_and_compared_in_its_direction(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = folder_of_images(tmp_path / "data")
+    words = ["cv", "toy/net", str(data), "--weights", "none", "--folds", "2", "--repeats", "2", "--metric", "brier", "--quiet"]
+    assert run(*words, "--recipe", "linear-probe", "--out", str(tmp_path / "a")) == 0
+    printed = capsys.readouterr().out
+    assert printed.split()[:5] == ["repeat", "fold", "train", "held", "out"]
+    assert [line.split()[0] for line in printed.splitlines()[1:5]] == ["0", "0", "1", "1"]
+    assert run(*words, "--recipe", "full", "--epochs", "1", "--out", str(tmp_path / "b")) == 0
+    capsys.readouterr()
+    assert run("compare", str(tmp_path / "a"), str(tmp_path / "b"), "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["metric"] == "brier"
+    (pair,) = told["pairs"]
+    assert pair["better"] == (pair["first"] if pair["difference"] < 0 else pair["second"]), "the lowest Brier score is the best"
+
+
+@pytest.mark.usefixtures("toys")
 def test_mistakes_are_usage_errors_with_the_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = folder_of_images(tmp_path / "data", 6)
     table = tmp_path / "table.csv"
@@ -40,7 +58,9 @@ def test_mistakes_are_usage_errors_with_the_remedy(tmp_path: Path, capsys: pytes
     mistakes = {
         ("--recipe", "auto"): "name the recipe",
         ("--metric", "acuracy"): "did you mean 'accuracy'",
-        ("--group", "pateint"): "did you mean 'patient'",
+        ("--metric", "brire", "--folds", "1"): "did you mean 'brier'",
+        ("--folds", "1", "--metric", "brire"): "folds is 1",
+        ("--group", "pateint"): "(did you mean 'patient'?); it has: 'file_name', 'label', 'patient'. Name yours with --group",
         ("--folds", "5"): "the largest class has 2 samples, fewer than 5 folds; take at most --folds 2",
         ("--set", "patience=2"): "patience",
     }

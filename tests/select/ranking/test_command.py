@@ -80,7 +80,10 @@ def test_faults_are_told_before_anything_is_built(run: Callable[..., tuple[int, 
         ((photos, "--max-memory", "lots"), "'500MB'"),
         ((photos, "--budget", "soon"), "10min"),
         ((photos, "--json", "--then", "train"), "zoo train --json"),
-        ((photos, "--candidates", "glyphnet", "--max-params", "10", "--out", tmp_path / "x"), "max_params 10 parameters excludes 1"),
+        (
+            (photos, "--candidates", "glyphnet", "--max-params", "10", "--out", tmp_path / "x"),
+            "--max-params is 10 parameters and excludes 1",
+        ),
     ):
         code, _, error = run(*words)
         assert code in (1, 2)

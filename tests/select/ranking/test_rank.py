@@ -197,7 +197,7 @@ def test_an_interrupted_ranking_goes_on_where_it_stopped(tmp_path: Path, monkeyp
         ranked(tmp_path, pictures(seed=1), resume=True)
     with pytest.raises(SavedModelError, match="monitor was None and is 'macro_f1'"):
         ranked(tmp_path, data, resume=True, monitor="macro_f1")
-    with pytest.raises(OptionError, match="max_latency_ms 1e-06 ms excludes 2"):
+    with pytest.raises(OptionError, match="max_latency_ms is 1e-06 ms and excludes 2"):
         ranked(tmp_path, data, resume=True, max_latency_ms=1e-6)
 
 
@@ -207,14 +207,27 @@ def test_limits_say_what_they_exclude_and_the_nearest(tmp_path: Path) -> None:
     assert "7,600 parameters" in found.left_out["toy/large"]
     with pytest.raises(OptionError) as error:
         ranked(tmp_path, max_params=1000, out=tmp_path / "none")
-    assert "max_params 1,000 parameters excludes 2; the nearest is 'toy/small' with 1,400 parameters" in str(error.value)
+    assert "max_params is 1,000 parameters and excludes 2; the nearest is 'toy/small' with 1,400 parameters" in str(error.value)
     assert not (tmp_path / "none").exists()
-    with pytest.raises(OptionError, match="max_latency_ms 1e-06 ms excludes 2; the nearest is 'toy/"):
+    with pytest.raises(OptionError, match="max_latency_ms is 1e-06 ms and excludes 2; the nearest is 'toy/"):
         ranked(tmp_path, max_latency_ms=1e-6, out=tmp_path / "none")
-    with pytest.raises(OptionError, match="max_memory 10 bytes excludes 2"):
+    with pytest.raises(OptionError, match="max_memory is 10 bytes and excludes 2"):
         ranked(tmp_path, max_memory="10B", out=tmp_path / "none")
-    with pytest.raises(OptionError, match="license permissive excludes 2, with the licences: unknown"):
-        ranked(tmp_path, license="permissive", out=tmp_path / "none")
+    with pytest.raises(OptionError) as error:
+        ranked(tmp_path, license="permisive", max_params=2000, out=tmp_path / "none")
+    assert "is permisive and excludes 2, with the licences: unknown (did you mean 'permissive'?)" in str(error.value)
+    assert "max_params is 2,000 parameters and excludes 1; the nearest is 'toy/large'" in str(error.value), (
+        "each limit counts all it excludes"
+    )
+
+
+def test_all_wrong_arguments_are_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(OptionError) as error:
+        ranked(
+            tmp_path, candidates=["toy/smal"], max_params=-1, max_memory="much", budget="soon", top=-1, task="singel-label", image_sizes=16
+        )
+    for text in ("toy/small", "max_params is -1", "'500MB'", "'90s'", "top is -1", "'single-label'", "'image_size'"):
+        assert text in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -73,14 +73,17 @@ def test_tuned_candidates_come_first_and_those_of_fewer_samples_last() -> None:
 
 
 def test_tau_counts_all_pairs_and_those_of_like_size() -> None:
-    sizes = np.array([1.0, 1.5, 10.0, 15.0])
-    reference = np.array([0.1, 0.2, 0.8, 0.9])
+    sizes = np.array([1.0, 1.5, 10.0, 15.0, 100.0, 150.0])
+    reference = np.array([0.1, 0.2, 0.5, 0.6, 0.8, 0.9])
     by_size = agreement(sizes, reference, sizes)
     assert by_size.tau == by_size.tau_like_size == 1.0
-    assert (by_size.pairs, by_size.pairs_like_size) == (6, 2)
-    swapped = agreement(np.array([0.2, 0.1, 0.9, 0.8]), reference, sizes)
-    assert swapped.tau == pytest.approx(1 / 3)
+    assert (by_size.pairs, by_size.pairs_like_size) == (15, 3)
+    swapped = agreement(np.array([0.2, 0.1, 0.6, 0.5, 0.9, 0.8]), reference, sizes)
+    assert swapped.tau == pytest.approx(9 / 15)
     assert swapped.tau_like_size == -1.0, "all that it says beyond the size is wrong"
+    few = agreement(sizes[:4], reference[:4], sizes[:4])
+    assert few.pairs_like_size == 2
+    assert math.isnan(few.tau_like_size), "two pairs say nothing"
 
 
 def test_tau_has_an_interval_over_the_draws_and_skips_unknown_values() -> None:

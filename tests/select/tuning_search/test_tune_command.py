@@ -63,6 +63,18 @@ def test_mistakes_are_usage_errors(tmp_path: Path, capsys: pytest.CaptureFixture
     }.items():
         assert run(*start, *words) == 2
         assert told in capsys.readouterr().err
+    assert run(*start, "--search", "lrr=1..2", "--only", "batchsize", "--workers", "0", "--trials", "0", "--set", "epoch=1") == 2
+    told_at_once = capsys.readouterr().err
+    for part in ("did you mean 'lr'", "did you mean 'batch_size'", "--workers is 0", "trials is 0", "did you mean 'epochs'"):
+        assert part in told_at_once
+
+
+def test_a_search_without_held_out_samples_names_a_remedy_that_it_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = folder_of_images(tmp_path / "data", 2)
+    assert run("tune", "zoo/glyphnet", str(data), "--image-size", "16", "--quiet") == 1
+    told = capsys.readouterr().err
+    assert "give a validation set (--valid)" in told
+    assert "--no-valid" not in told
 
 
 def test_the_command_of_a_worker_has_its_own_folder() -> None:

@@ -62,11 +62,11 @@ def _two_lines_where_needed(cells: Sequence[Sequence[str]], width: int, right: C
             for index, (cell, size) in enumerate(zip(row[1:-1], inner, strict=True), 1)
         ]
         rest = "  ".join([*middle, row[-1]]).rstrip()
-        line = f"{row[0].ljust(first)}  {rest}"
-        if len(row[0]) <= first and len(line) <= width:
-            lines.append(line)
+        start = max(0, min(first + 2, width - len(rest)))
+        if len(row[0]) + 2 <= start:
+            lines.append(row[0].ljust(start) + rest)
         else:
-            lines += [row[0], " " * max(0, min(first + 2, width - len(rest))) + rest]
+            lines += [row[0], " " * start + rest]
     return lines
 
 

@@ -23,6 +23,7 @@ _WRITTEN = re.compile(r"'[^'\n]*'|-?\d[\d.e+-]*")  # values that are written in 
 _SWITCHED = ("True", "False")
 _MAPPING = re.compile(r"\{(?:'?[\w-]+'?: (?:'[^',]*'|\w+|…)(?:, )?)+\}")  # of names and columns, without what would need quotes
 _PAIR = re.compile(r"'?([\w-]+)'?: '?([^',}]+)'?")
+_GROUP_COLUMN = re.compile(r"--columns group=([^\s,;:()'\"]+)(?![^\s;:()])")  # alone: some commands have a flag for it
 _LIST = re.compile(r"\['[^',]+'(?:, '[^',]+')*\]")
 
 
@@ -44,11 +45,13 @@ def use_flags(known: Collection[str]) -> None:
 def as_typed(text: str) -> str:
     """Return a message with ``--resume`` for ``resume=True (--resume)``, and ``--image-size 64`` for ``image_size=64``.
 
-    The subject of ``batch_size is 0`` is named as its flag as well, and ``columns={'label': 'kind'}`` becomes ``--columns label=kind``. An
+    The subject of ``batch_size is 0`` is named as its flag as well, and ``columns={'label': 'kind'}`` becomes ``--columns label=kind``,
+    that of the groups alone ``--group patient`` where the command has this flag. An
     option of ``fit`` without a flag of its own in the running command becomes ``--set dropout=0.1`` where the command has that, and else
     stays as it is.
     """
-    return _FORMS.sub(_form, text)
+    typed = _FORMS.sub(_form, text)
+    return _GROUP_COLUMN.sub(r"--group \1", typed) if "--group" in _flags.known else typed
 
 
 def _form(match: re.Match[str]) -> str:

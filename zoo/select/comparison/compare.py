@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from zoo.select.crossval.held_out import Array, HeldOut, read_outputs
 from zoo.select.crossval.resampled import LEAST, Summary
 from zoo.select.merging.candidates import score_of
 from zoo.tasks.find import find_task
+from zoo.tasks.task import Task
 from zoo.tasks.thresholds import USUAL
 from zoo.trust.metric_table import Metric, find_metrics
 
@@ -90,8 +91,9 @@ def compare(*runs: str | Path, on: Any = None, metric: str | None = None, **opti
         raise OptionError(fault_list(f"{entries[0].name} has the task {entries[0].task!r}, and others cannot be compared with it:", faults))
     task = find_task(entries[0].task)
     own = [name for entry in entries for name in entry.scores]
-    more = {} if metric is None or metric in {*task.monitors, *own} else find_metrics(task.name, metric)
-    metric = resolve_monitor(metric or entries[0].monitor, task, [*own, *more], name="metric")
+    wanted = metric or entries[0].monitor
+    more = {} if wanted in task.monitors else _on_request(task, wanted, own)
+    metric = resolve_monitor(wanted, task, [*own, *more], name="metric")
     found = [(None, None) if on is None else _evaluated(entry, on, options, metric, more) for entry in entries]
     predictions = [one for one, _ in found]
     scores = [_score(entry, metrics, metric) for entry, (_, metrics) in zip(entries, found, strict=True)]
@@ -101,6 +103,20 @@ def compare(*runs: str | Path, on: Any = None, metric: str | None = None, **opti
     lower = more[metric].lower if metric in more else metric in task.lower_is_better
     pairs = judged(tests, lower=lower)
     return Comparison(entries, metric, differences(entries), tuple(scores), tuple(pairs))
+
+
+def _on_request(task: Task, metric: str, own: Collection[str]) -> dict[str, Metric]:
+    """Return a metric of the table of metrics; nothing for one of the user's own, which only the runs have measured.
+
+    Raises:
+        OptionError: If there is none of this name.
+    """
+    try:
+        return find_metrics(task.name, metric)
+    except OptionError:
+        if metric in own:
+            return {}
+        raise
 
 
 def _evaluated(

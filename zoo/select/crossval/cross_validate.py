@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from zoo.data.folds import FOLDS, Fold, cross_validation_folds, digest_of, division_name
+from zoo.data.folds import FOLDS, Fold, check_numbers, cross_validation_folds, digest_of, division_name
 from zoo.data.table import Table, split_word
 from zoo.engine.cache.feature_memo import content_summary
 from zoo.engine.loading.sources import check_tables, inputs_in_use, open_for_fit
@@ -27,7 +27,7 @@ from zoo.engine.runtime.progress import Progress
 from zoo.engine.runtime.signals import ending_early, going_on, stop_signals
 from zoo.engine.train.fit import check_kinds
 from zoo.engine.train.job import Job, resolve_job
-from zoo.errors import InterruptedRunError, OptionError, count, fault_list
+from zoo.errors import InterruptedRunError, OptionError, check_together, count, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.saved.ensemble import write_ensemble
 from zoo.select.crossval.fold_runs import FoldRuns
@@ -35,6 +35,7 @@ from zoo.select.crossval.picture import draw_folds
 from zoo.select.crossval.predictions import metrics_of_all, write_predictions
 from zoo.select.crossval.result import RECORD, CrossValidation, check_same, content_of, folds_in, read_record, read_result
 from zoo.tasks.find import find_task
+from zoo.trust.metric_table import find_metrics
 from zoo.util.atomic_write import write_json
 
 log = logging.getLogger("zoo")
@@ -115,7 +116,13 @@ def run_folds(
         resume: Go on in it.
     """
     model, config = job.model, job.config
-    _refuse(job)
+    given = job
+    *_, job = check_together(
+        "this cross-validation cannot run:",
+        lambda: _refuse(given),
+        lambda: check_numbers(folds, repeats),
+        lambda: _measuring(given, metric),
+    )
     metric = resolve_monitor(metric or config.monitor, find_task(model.task), job.own.metrics, name="metric" if metric else "monitor")
     inputs, labels = model.inputs, model.labels
     folder = claim_folder(out, model.spec.name, f"{config.recipe.name}-cv", resume=resume, record=RECORD)
@@ -132,6 +139,20 @@ def run_folds(
     finally:
         model.inputs, model.labels = inputs, labels
         release_folder(folder, record=RECORD)
+
+
+def _measuring(job: Job, metric: str | None) -> Job:
+    """Return the job with a metric that is measured on request only.
+
+    Raises:
+        OptionError: If the task does not have the metric.
+    """
+    task, own = find_task(job.model.task), job.own
+    if metric is None or metric in {*task.monitors, *own.metrics}:
+        return job
+    more = find_metrics(task.name, metric, job.model.num_classes)
+    lower = own.lower | {name for name, one in more.items() if one.lower}
+    return replace(job, own=replace(own, metrics={**own.metrics, **more}, lower=lower))
 
 
 def without_test(table: Table) -> Table:

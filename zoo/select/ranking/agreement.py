@@ -13,6 +13,7 @@ from zoo.engine.inference.confidence_intervals import interval_of
 Array = npt.NDArray[np.float64]
 LIKE_SIZE = 2.0  # largest ratio of the parameters of two candidates of like size
 LEAST = 3  # candidates for a correlation
+LEAST_ALIKE = 3  # pairs of like size for one, which a band of three candidates has
 
 
 class Agreement(NamedTuple):
@@ -23,7 +24,8 @@ class Agreement(NamedTuple):
         low: Lower end of its 95 % interval over the draws of the reference, NaN without draws.
         high: Upper end.
         pairs: Number of pairs.
-        tau_like_size: The same over pairs of which neither has more than twice the parameters of the other.
+        tau_like_size: The same over pairs of which neither has more than twice the parameters of the other; NaN for fewer than three
+            such pairs, as one or two say nothing.
         pairs_like_size: Number of these pairs.
     """
 
@@ -58,7 +60,9 @@ def agreement(score: Array, reference: Array, sizes: Array, draws: Array | None 
         drawn = draws[known]
         taus = np.array([_tau(signs, column) for column in np.sign(drawn[one] - drawn[other]).T])
         low, high = interval_of(taus) or (low, high)
-    return Agreement(_tau(signs, ours), low, high, len(one), _tau(signs[alike], ours[alike]), int(alike.sum()))
+    number = int(alike.sum())
+    within = _tau(signs[alike], ours[alike]) if number >= LEAST_ALIKE else float("nan")
+    return Agreement(_tau(signs, ours), low, high, len(one), within, number)
 
 
 def _tau(one: Array, other: Array) -> float:

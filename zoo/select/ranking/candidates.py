@@ -4,18 +4,79 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from zoo.errors import OptionError, UnknownBackboneError, fault_list
+from zoo.errors import OptionError, UnknownBackboneError, check_options, check_together, fault_list
 from zoo.models.backbone import Backbone, find_backbone
 from zoo.registry.registry import default_registry
+from zoo.select.ranking.limits import Limits
+from zoo.select.recipe_search.halving import seconds_of
+from zoo.tasks.find import find_task
+from zoo.tasks.several import SeveralTasks
 from zoo.util.toml_files import read_toml
 
 PRIORS = Path(__file__).with_name("priors.toml")
+# Options of a run that mean something here.
+OPTIONS = (
+    *("columns", "valid_split", "seed", "allow_leak", "drop_other_classes", "label_columns", "uncertain", "root"),
+    *("on_corrupt", "max_corrupt", "image_size", "max_length", "window", "batch_size", "device", "precision", "workers", "monitor"),
+)
 MODALITIES = ("image", "text", "volume")  # the order in which data are tried
 _SIGNS = "*?["
 _SIGN = re.compile(r"[^A-Za-z0-9_.-]+")
+
+
+def checked_candidates(
+    candidates: Any,
+    task: Any,
+    options: Collection[str],
+    *,
+    limits: Mapping[str, Any],
+    budget: Any,
+    top: Any,
+    more: Sequence[Callable[[], object]] = (),
+) -> list[Backbone] | None:
+    """Check the arguments of a ranking, which needs neither torch nor data, and return the named candidates, None for the prior list.
+
+    Args:
+        candidates: As for ``rank``.
+        task: Name of the task.
+        options: Names of the given options of a run.
+        limits: The fields of ``Limits``.
+        budget: A duration, or None.
+        top: How many candidates may be fine-tuned.
+        more: Further checks, which raise a ``ZooError``.
+
+    Raises:
+        ZooError: The only mistake, or an ``OptionError`` with all of them.
+    """
+    found: list[Backbone] | None
+    *_, found = check_together(
+        "a ranking cannot run with these:",
+        *more,
+        lambda: check_options(options, OPTIONS, "rank()"),
+        lambda: _check_task(task),
+        lambda: _check_top(top),
+        lambda: Limits(**limits),
+        lambda: seconds_of(budget),
+        lambda: None if candidates is None else named(candidates),
+    )
+    return found
+
+
+def _check_task(task: Any) -> None:
+    kind = find_task(task)
+    if kind.per_token:
+        raise OptionError(f"task {task!r}: rank scores one vector per sample, and this task has one per word")
+    if isinstance(kind, SeveralTasks):
+        raise OptionError(f"rank orders backbones by one task, and there are several; name one of them: {', '.join(kind.names)}")
+
+
+def _check_top(top: Any) -> None:
+    if isinstance(top, bool) or not isinstance(top, int) or top < 0:
+        raise OptionError(f"top is {top!r}; it is how many candidates may be fine-tuned, 0 or more")
 
 
 def named(wanted: str | Backbone | Iterable[str | Backbone]) -> list[Backbone]:

@@ -30,7 +30,7 @@ from zoo.engine.train.model_setup import prepared
 from zoo.errors import TrainingError, count
 from zoo.models.backbone import Backbone
 from zoo.models.task_model import TaskModel
-from zoo.select.ranking.limits import Excluded, Limits
+from zoo.select.ranking.limits import Excluded, Limits, reason_of
 from zoo.tasks.find import find_task
 
 REPEATS = 3  # forwards of one sample, of which the median counts
@@ -38,11 +38,11 @@ BATCH = 16  # samples of a batch that is timed where no pass was needed
 
 
 class OutsideError(TrainingError):
-    """A candidate whose measured values are outside a limit."""
+    """A candidate whose measured values are outside of limits."""
 
-    def __init__(self, excluded: Excluded) -> None:
+    def __init__(self, excluded: Sequence[Excluded]) -> None:
         self.excluded = excluded
-        super().__init__(excluded.reason)
+        super().__init__(reason_of(excluded))
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _read(model: TaskModel, data: PhaseData, context: RunContext, names: list[st
     latency, memory = _single(model, data, context)
     parameters = sum(parameter.numel() for parameter in model.backbone.parameters())
     measured = {"max_params": parameters, "max_latency_ms": latency, "max_memory": memory}
-    if (excluded := limits.of_values(model.spec.name, measured)) is not None:
+    if excluded := limits.of_values(model.spec.name, measured):
         raise OutsideError(excluded)
     started = time.perf_counter()
     values = [data.prefix.features(name)[0] for name in names]

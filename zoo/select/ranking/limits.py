@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from zoo.declare import PERMISSIVE, BackboneSpec
-from zoo.errors import OptionError, count, fault_list
+from zoo.errors import OptionError, count, did_you_mean, fault_list, refusals
 from zoo.util.atomic_write import in_units
 
 _BYTES = {"": 1.0, "b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -26,6 +26,11 @@ class Excluded(NamedTuple):
     def reason(self) -> str:
         """Why it is excluded, in words."""
         return f"{self.limit}: it has {_shown(self.limit, self.value)}"
+
+
+def reason_of(excluded: Sequence[Excluded]) -> str:
+    """Return why a candidate is excluded, by all limits that it is outside of."""
+    return "; ".join(one.reason for one in excluded)
 
 
 @dataclass(frozen=True)
@@ -45,25 +50,25 @@ class Limits:
     license: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "max_memory", bytes_of(self.max_memory))
-        wrong = [name for name in _MEASURED if (value := getattr(self, name)) is not None and not _is_positive(value)]
-        if wrong:
-            raise OptionError("; ".join(f"{name} is {getattr(self, name)!r}; give a number above 0" for name in wrong))
+        faults = refusals(lambda: object.__setattr__(self, "max_memory", bytes_of(self.max_memory)))
+        given = {name: getattr(self, name) for name in _MEASURED if not (faults and name == "max_memory")}
+        faults += [
+            f"{name} is {value!r}; give a number above 0" for name, value in given.items() if value is not None and not _is_positive(value)
+        ]
+        if faults:
+            raise OptionError("; ".join(faults))
 
-    def of_spec(self, spec: BackboneSpec) -> Excluded | None:
-        """Return the limit that a declaration is outside of; a number that it does not tell is measured later."""
+    def of_spec(self, spec: BackboneSpec) -> list[Excluded]:
+        """Return all limits that a declaration is outside of; a number that it does not tell is measured later."""
+        outside = self.of_values(spec.name, {"max_params": spec.parameters, "max_memory": spec.parameters * 4})  # float32
         if self.license is not None and not _is_licensed(spec, self.license):
-            return Excluded(spec.name, "license", spec.license)
-        smallest = spec.parameters * 4  # float32
-        return self.of_values(spec.name, {"max_params": spec.parameters, "max_memory": smallest})
+            outside.append(Excluded(spec.name, "license", spec.license))
+        return outside
 
-    def of_values(self, name: str, values: dict[str, float]) -> Excluded | None:
-        """Return the first limit that one of the values is above."""
-        for limit, value in values.items():
-            most = getattr(self, limit)
-            if most is not None and value > most:
-                return Excluded(name, limit, value)
-        return None
+    def of_values(self, name: str, values: Mapping[str, float]) -> list[Excluded]:
+        """Return all limits that one of the values is above."""
+        given = {limit: getattr(self, limit) for limit in values}
+        return [Excluded(name, limit, value) for limit, value in values.items() if given[limit] is not None and value > given[limit]]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the limits that are set."""
@@ -94,9 +99,13 @@ def none_left(excluded: Sequence[Excluded], limits: Limits, of: int) -> OptionEr
         those = [one for one in excluded if one.limit == limit]
         given = getattr(limits, limit)
         given = given if isinstance(given, str) else _shown(limit, given)
-        line = f"{limit} {given} excludes {len(those)}"
+        name = "license (--license)" if limit == "license" else limit  # the others are named by their flags on the command line
+        line = f"{name} is {given} and excludes {len(those)}"
         if limit == "license":
-            faults.append(f"{line}, with the licences: {', '.join(sorted({str(one.value) for one in those}))}")
+            known = sorted({str(one.value) for one in those})
+            faults.append(
+                f"{line}, with the licences: {', '.join(known)}{did_you_mean(given.lower(), [*known, 'permissive', *PERMISSIVE])}"
+            )
         else:
             nearest = min(those, key=lambda one: one.value)
             faults.append(f"{line}; the nearest is {nearest.name!r} with {nearest.reason.rpartition('has ')[2]}")

@@ -27,8 +27,9 @@ from zoo.engine.runtime.device import make_accelerator
 from zoo.engine.runtime.progress import Progress
 from zoo.engine.runtime.signals import Stopped, ending_early, how_to_go_on, stop_signals
 from zoo.engine.train.fit import check_kinds
-from zoo.errors import InterruptedRunError, OptionError, SavedModelError, check_options, fault_list
+from zoo.errors import InterruptedRunError, SavedModelError, fault_list
 from zoo.models.backbone import Backbone
+from zoo.select.ranking.candidates import checked_candidates
 from zoo.select.ranking.features import Conditions
 from zoo.select.ranking.limits import Limits
 from zoo.select.ranking.opening import Tables, open_ranked
@@ -38,16 +39,10 @@ from zoo.select.ranking.search import Search
 from zoo.select.recipe_search.auto import each_message_once
 from zoo.select.recipe_search.halving import seconds_of
 from zoo.tasks.find import find_task
-from zoo.tasks.several import SeveralTasks
 from zoo.util.atomic_write import write_json
 from zoo.weights.hub import without_network
 
 log = logging.getLogger("zoo")
-# Options of a run that mean something here.
-OPTIONS = (
-    *("columns", "valid_split", "seed", "allow_leak", "drop_other_classes", "label_columns", "uncertain", "root"),
-    *("on_corrupt", "max_corrupt", "image_size", "max_length", "window", "batch_size", "device", "precision", "workers", "monitor"),
-)
 
 
 def rank(
@@ -99,8 +94,9 @@ def rank(
     """
     refuse_second_run()
     check_kinds(out, resume=resume, quiet=quiet, offline=offline)
-    limits = Limits(max_params, max_latency_ms, max_memory, license)
-    config, seconds = _config(task, options, top), seconds_of(budget)
+    limited: dict[str, Any] = {"max_params": max_params, "max_latency_ms": max_latency_ms, "max_memory": max_memory, "license": license}
+    candidates = checked_candidates(candidates, task, options, limits=limited, budget=budget, top=top)
+    limits, config, seconds = Limits(**limited), _config(task, options), seconds_of(budget)
     with each_message_once():
         tables, found, left_out = open_ranked(data, valid, candidates, task=task, config=config)
     folder, network = claim_folder(out, _name_of(data), "rank", resume=resume), without_network() if offline else nullcontext()
@@ -121,18 +117,7 @@ def rank(
         release_folder(folder)
 
 
-def _config(task: str, options: Mapping[str, Any], top: int) -> Config:
-    check_options(options, OPTIONS, "rank()")
-    kind = find_task(task)
-    faults = []
-    if kind.per_token:
-        faults.append(f"task {task!r}: rank scores one vector per sample, and this task has one per word")
-    if isinstance(kind, SeveralTasks):
-        faults.append(f"rank orders backbones by one task, and there are several; name one of them: {', '.join(kind.names)}")
-    if isinstance(top, bool) or not isinstance(top, int) or top < 0:
-        faults.append(f"top is {top!r}; it is how many candidates may be fine-tuned, 0 or more")
-    if faults:
-        raise OptionError("; ".join(faults))
+def _config(task: str, options: Mapping[str, Any]) -> Config:
     return resolve("linear-probe", {name: value for name, value in options.items() if value is not None}, task=task)
 
 

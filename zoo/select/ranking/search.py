@@ -18,7 +18,7 @@ from zoo.models.backbone import Backbone
 from zoo.plugins.loader import describe
 from zoo.select.ranking.features import Conditions, OutsideError, read_features
 from zoo.select.ranking.finetune import FineTuning
-from zoo.select.ranking.limits import Excluded, none_left
+from zoo.select.ranking.limits import Excluded, none_left, reason_of
 from zoo.select.ranking.opening import Tables, in_parts, together
 from zoo.select.ranking.ranking import Ranking, in_order
 from zoo.select.ranking.row import Row, file_of, read_row, write_row
@@ -99,11 +99,11 @@ class Search:
         """Return the candidates whose declarations are within the limits."""
         alive = []
         for backbone in candidates:
-            if (outside := self._conditions.limits.of_spec(backbone.spec)) is None:
-                alive.append(backbone)
+            if outside := self._conditions.limits.of_spec(backbone.spec):
+                self._leave_out(backbone.spec.name, reason_of(outside))
+                self.excluded += outside
             else:
-                self._leave_out(backbone.spec.name, outside.reason)
-                self.excluded.append(outside)
+                alive.append(backbone)
         if not alive:
             raise self._none()
         return alive
@@ -147,10 +147,10 @@ class Search:
                 row = self._scored(backbone, tables, scorer)
                 write_row(path, row)
             measured = {"max_params": row.parameters, "max_latency_ms": row.latency_ms, "max_memory": row.memory}
-            if (excluded := self._conditions.limits.of_values(name, measured)) is not None:  # a row of an earlier call had other limits
+            if excluded := self._conditions.limits.of_values(name, measured):  # a row of an earlier call had other limits
                 raise OutsideError(excluded)
         except OutsideError as error:
-            self.excluded.append(error.excluded)
+            self.excluded += error.excluded
             self._leave_out(name, str(error))
             return None
         except CorruptInputError as error:
@@ -224,7 +224,7 @@ class Search:
         self._conditions.progress.note(f"rank: {line}")
 
     def _none(self) -> ZooError:
-        if len(self.excluded) == len(self.left_out):
+        if {one.name for one in self.excluded} == set(self.left_out):
             return none_left(self.excluded, self._conditions.limits, len(self._candidates))
         lines = [f"{name}: {reason}" for name, reason in self.left_out.items()]
         return OptionError(fault_list("no candidate can be scored:", lines, "Name others (candidates, --candidates); see: zoo list"))

@@ -98,7 +98,10 @@ def open_with_hold_out(held_out: Callable[[], Tables], everything: Callable[[], 
     try:
         return held_out()
     except HoldOutError as error:
-        log.warning("recipe 'auto' fits only the probe, because no validation samples can be held out: %s", error)
+        line = (
+            "recipe 'auto' fits only the probe, because no validation samples can be held out: %s; give a validation set (valid, --valid)"
+        )
+        log.warning(line, error.fault)
         return everything()
 
 

@@ -1,15 +1,17 @@
-"""The arguments of a search, checked before any data are read."""
+"""The arguments of a search, checked before any data are read. No torch here."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from zoo.engine.runtime.launch_env import launched
-from zoo.engine.train.job import Job, resolve_job
-from zoo.errors import OptionError, fault_list
-from zoo.models.task_model import TaskModel
+from zoo.errors import HoldOutError, OptionError, fault_list, refusals
 from zoo.select.recipe_search.halving import seconds_of
+
+if TYPE_CHECKING:
+    from zoo.engine.train.job import Job
 
 
 def begun_search(
@@ -20,6 +22,9 @@ def begun_search(
     Raises:
         OptionError: If what was given is no model, or naming all arguments that are wrong.
     """
+    from zoo.engine.train.job import resolve_job
+    from zoo.models.task_model import TaskModel
+
     if not isinstance(model, TaskModel):
         raise OptionError(f"{caller} takes a model, and got {type(model).__name__}; give zoo.get(name).adapt(num_classes)")
     given = {name: value for name, value in options.items() if value is not None}
@@ -46,6 +51,20 @@ def check_arguments(options: Mapping[str, Any], *, recipe: Any, valid: Any, tria
     faults += [f"{name}: {why}" for name, why in reasons.items() if options.get(name)]
     if launched() > 1:
         faults.append("several processes of one run: trials run in one; --workers runs several at once")
-    seconds_of(budget)
+    faults += refusals(seconds_of, budget)
     if faults:
         raise OptionError(fault_list("a search cannot run with these:", faults))
+
+
+@contextmanager
+def needing_judges() -> Iterator[None]:
+    """Name the remedy of a search where no samples can be held out: it cannot train on everything, as a run can.
+
+    Raises:
+        HoldOutError: Instead of the one that was raised.
+    """
+    try:
+        yield
+    except HoldOutError as error:
+        remedy = "trials are judged by held-out samples: give a validation set (valid, --valid), or more samples"
+        raise HoldOutError(error.fault, remedy) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.engine.options.augment_options import AUGMENTS
 from zoo.engine.options.config import DECLARED, OPTIONS
 from zoo.engine.options.recipe import Recipe
-from zoo.engine.options.recipes import RECIPES
+from zoo.engine.options.recipes import RECIPES, default_recipe
 from zoo.errors import OptionError, did_you_mean, fault_list
 from zoo.select.tuning_search.dimensions import FACTOR, Choice, Dimension, Range, dimension_of
 
@@ -114,9 +114,52 @@ def narrowed(space: Space, search: Mapping[str, Any], *, only: Collection[str] |
     Raises:
         OptionError: Naming all unknown names, dimensions that cannot be read, and options that are given as well.
     """
+    own, faults = _own_dimensions(search, given, space.default)
+    only = _names(only)
+    left_out = {*given, *([FACTOR] if "lr" in own or "lr" in given else [])}
+    dimensions = {name: one for name, one in {**space.dimensions, **own}.items() if name not in left_out}
+    faults += _not_searched(only, dimensions)
+    dimensions = {name: one for name, one in dimensions.items() if only is None or name in only}
+    found = replace(space, dimensions=dimensions, own=frozenset(own))
+    if not dimensions and not faults:
+        faults.append("everything is given; leave out the value of an option to search it")
+    elif not faults and found.is_empty():
+        listed = ", ".join(dimensions)
+        faults.append(f"nothing of {listed} has a meaning for the recipe {space.default.name!r}; name options that have, or another recipe")
+    _refuse(faults)
+    return found
+
+
+def check_search(search: Mapping[str, Any], only: Collection[str] | None) -> None:
+    """Check names and ranges as far as that needs no model; see ``narrowed``.
+
+    Raises:
+        OptionError: Naming all that cannot be searched.
+    """
+    default = default_recipe("single-label")
+    own, faults = _own_dimensions(search, {}, default)
+    widest = default_space(default, modality="image", groups=2, lora=True)
+    _refuse(faults + _not_searched(_names(only), {**widest.dimensions, **own, **dict.fromkeys(search)}))
+
+
+def _refuse(faults: Sequence[str]) -> None:
+    if faults:
+        raise OptionError(fault_list("this space cannot be searched:", faults, "Such as 'lr=1e-5..1e-2,log' or 'batch_size=8|16|32'"))
+
+
+def _names(only: Collection[str] | None) -> Collection[str] | None:
+    return [name.strip() for name in only.split(",")] if isinstance(only, str) else only
+
+
+def _not_searched(only: Collection[str] | None, dimensions: Collection[str]) -> list[str]:
+    """Return a fault for each name of ``only`` that is no dimension."""
+    return [f"only: {name!r} is not searched{did_you_mean(name, dimensions)}" for name in only or () if name not in dimensions]
+
+
+def _own_dimensions(search: Any, given: Collection[str], default: Recipe) -> tuple[dict[str, Dimension], list[str]]:
+    """Return the user's ranges and choices, and what is wrong with others."""
     if not isinstance(search, Mapping):
         raise OptionError(f"search is {search!r}; give a range or a choice by the name of each option, such as {{'lr': '1e-5..1e-2,log'}}")
-    only = [name.strip() for name in only.split(",")] if isinstance(only, str) else only
     known, faults = ["recipe", FACTOR, *(name for name in OPTIONS if name not in _NOT_SEARCHED)], list[str]()
     own: dict[str, Dimension] = {}
     for name, value in search.items():
@@ -130,23 +173,11 @@ def narrowed(space: Space, search: Mapping[str, Any], *, only: Collection[str] |
             except OptionError as error:
                 faults.append(f"{name}: {error}")
     if isinstance(recipes := own.get("recipe"), Choice):
-        names = {*RECIPES, space.default.name}
+        names = {*RECIPES, default.name}
         faults += [f"there is no recipe {name!r}{did_you_mean(str(name), RECIPES)}" for name in recipes.values if name not in names]
     if "lr" in own and FACTOR in own:
         faults.append(f"lr and {FACTOR} decide the same; search one of them")
-    left_out = {*given, *([FACTOR] if "lr" in own or "lr" in given else [])}
-    dimensions = {name: one for name, one in {**space.dimensions, **own}.items() if name not in left_out}
-    faults += [f"only: {name!r} is not searched{did_you_mean(name, dimensions)}" for name in only or () if name not in dimensions]
-    dimensions = {name: one for name, one in dimensions.items() if only is None or name in only}
-    found = replace(space, dimensions=dimensions, own=frozenset(own))
-    if not dimensions and not faults:
-        faults.append("everything is given; leave out the value of an option to search it")
-    elif not faults and found.is_empty():
-        listed = ", ".join(dimensions)
-        faults.append(f"nothing of {listed} has a meaning for the recipe {space.default.name!r}; name options that have, or another recipe")
-    if faults:
-        raise OptionError(fault_list("this space cannot be searched:", faults, "Such as lr=1e-5..1e-2,log or batch_size=8|16|32"))
-    return found
+    return own, faults
 
 
 def space_of(

@@ -113,10 +113,13 @@ def document(found: CrossValidation) -> dict[str, Any]:
 
 def tables(found: CrossValidation) -> list[str]:
     """Return the folds, and the mean of each metric with its interval."""
-    rows = [
-        [fold.fold, fold.train, fold.held_out, _cell(fold.metrics.get(found.metric)), in_time_units(fold.seconds)] for fold in found.folds
-    ]
-    folds = table(rows, ("fold", "train", "held out", found.metric, "time"), right=range(5))
+    repeated = any(fold.repeat for fold in found.folds)
+    rows = []
+    for fold in found.folds:
+        score, time = _cell(fold.metrics.get(found.metric)), in_time_units(fold.seconds)
+        rows.append([*([fold.repeat] if repeated else []), fold.fold, fold.train, fold.held_out, score, time])
+    header = (*(["repeat"] if repeated else []), "fold", "train", "held out", found.metric, "time")
+    folds = table(rows, header, right=range(len(header)))
     lines = []
     for name, one in found.scores.items():
         together = found.metrics.get(name)

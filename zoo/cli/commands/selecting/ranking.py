@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,12 @@ from zoo.cli.output.stdout import Output, format_parameters, show_log, table
 from zoo.cli.output.terminal import fitted_table
 from zoo.engine.runtime.progress import in_time_units
 from zoo.errors import OptionError, count
+from zoo.select.ranking.agreement import LEAST_ALIKE, LIKE_SIZE
 from zoo.util.atomic_write import in_units
 from zoo.util.start_up import uncollected
 
 if TYPE_CHECKING:
+    from zoo.models.backbone import Backbone
     from zoo.select.ranking.ranking import Ranking
     from zoo.select.ranking.row import Row
 
@@ -71,9 +73,8 @@ def rank(options: argparse.Namespace, out: Output) -> None:
     given = {name: value for name, value in given.items() if value is not None} | settings.pairs(options.set, "--set")
     if options.columns:
         given["columns"] = settings.columns(options.columns)
-    names = ("valid", "candidates", "task", "max_params", "max_latency_ms", "max_memory", "license", "budget", "top", "offline")
-    given |= {name: getattr(options, name) for name in (*names, "out", "resume", "quiet")}
-    _check(options)
+    names = ("valid", "task", "max_params", "max_latency_ms", "max_memory", "license", "budget", "top", "offline", "out", "resume", "quiet")
+    given |= {"candidates": _checked(options, given)} | {name: getattr(options, name) for name in names}
     if not options.quiet:
         show_log()
     with uncollected():
@@ -89,20 +90,24 @@ def rank(options: argparse.Namespace, out: Output) -> None:
         out.json(document)
 
 
-def _check(options: argparse.Namespace) -> None:
-    """Check what needs no torch, before it is imported."""
-    from zoo.data.sources.folders import check_exists
-    from zoo.select.ranking.candidates import named
-    from zoo.select.ranking.limits import Limits
-    from zoo.select.recipe_search.halving import seconds_of
+def _checked(options: argparse.Namespace, given: Collection[str]) -> list[Backbone] | None:
+    """Check what needs no torch, before it is imported, and return the named candidates.
 
-    check_exists(Path(options.data))
-    Limits(options.max_params, options.max_latency_ms, options.max_memory, options.license)
-    seconds_of(options.budget)
-    if options.candidates:
-        named(options.candidates)
+    Args:
+        options: The command line.
+        given: Names of the given options of a run.
+
+    Raises:
+        ZooError: The only mistake, or an ``OptionError`` with all of them.
+    """
+    from zoo.data.sources.folders import check_exists
+    from zoo.select.ranking.candidates import checked_candidates
+
     if options.json and options.then:
         raise OptionError("--json prints one document, and --then train has one of its own; run zoo train --json afterwards")
+    limits = {name: getattr(options, name) for name in ("max_params", "max_latency_ms", "max_memory", "license")}
+    how = {"limits": limits, "budget": options.budget, "top": options.top}
+    return checked_candidates(options.candidates, options.task, given, **how, more=[lambda: check_exists(Path(options.data))])
 
 
 def report(found: Ranking) -> Iterator[str]:
@@ -147,9 +152,16 @@ def _agreement_table(found: Ranking) -> str:
     for one in found.agreement:
         interval = "" if one["low"] is None else f" [{one['low']:.2f}, {one['high']:.2f}]"
         tau = "-" if one["tau"] is None else f"{one['tau']:.2f}{interval}"
-        alike = "-" if one["tau_like_size"] is None else f"{one['tau_like_size']:.2f} ({count(one['pairs_like_size'], 'pair')})"
+        pairs = one["pairs_like_size"]
+        alike = "-" if one["tau_like_size"] is None else f"{one['tau_like_size']:.2f} ({count(pairs, 'pair')})"
         rows.append([SHORT.get(one["score"], one["score"]), tau, alike])
-    return table(rows, ("order by", f"tau with {'tuning' if tuned else 'the probe'}", "tau, like size"))
+    text = table(rows, ("order by", f"tau with {'tuning' if tuned else 'the probe'}", "tau, like size"))
+    most = max(one["pairs_like_size"] for one in found.agreement)
+    if most >= LEAST_ALIKE:
+        return text
+    few = f"{count(most, 'pair')} of candidates" if most else "no two candidates"
+    said = f"{few} of like size (within a factor of {LIKE_SIZE:.0f}): too few to say what a score tells beyond the size"
+    return f"{text}\n{textwrap.fill(said, WIDTH)}"
 
 
 def _train(options: argparse.Namespace, found: Ranking, out: Output) -> None:

@@ -21,7 +21,7 @@ from zoo.cli.launch import PARENT, POLL_SECONDS, STOPPED, follow_launcher, signa
 from zoo.cli.output.stdout import Output, show_log, table
 from zoo.engine.runtime.progress import in_time_units
 from zoo.engine.runtime.signals import StopFlag, ending_early
-from zoo.errors import OptionError, examples, fault_list
+from zoo.errors import OptionError, check_together, examples, fault_list
 from zoo.select.tuning_search.pruners import PRUNERS
 from zoo.util.cores import usable_cores
 from zoo.util.extras import require_extra
@@ -65,22 +65,29 @@ def tune(options: argparse.Namespace, out: Output) -> None:
     Raises:
         OptionError: If an option contradicts a search.
     """
-    slurm = _check_processes(options)
-    settings = read_settings(options)
-    search = searched(options.search)
-    if options.nested is not None:
-        _check_nested(options, settings)
-        settings["valid"] = False
-    job = job_of(find_declared(options.name, settings), options.data, settings, whole=options.nested is not None)
-    if not settings["quiet"]:
-        show_log()
-    from zoo.select.tuning_search.arguments import check_arguments
-    from zoo.select.tuning_search.tune import run_tuning
+    from zoo.select.tuning_search.arguments import check_arguments, needing_judges
 
+    require_extra("tune", "zoo tune")
+    slurm, settings, search, _ = check_together(
+        "this search cannot run:",
+        lambda: _check_processes(options),
+        lambda: read_settings(options),
+        lambda: _checked_search(options),
+        lambda: check_arguments({}, recipe=None, valid=None, trials=options.trials, budget=options.time),
+    )
     given = settings["fit"] | ({"columns": settings["columns"]} if settings["columns"] else {})
     recipe = settings["recipe"]
     valid = None if options.nested is not None else settings["valid"]
     check_arguments(given, recipe=recipe, valid=valid, trials=options.trials, budget=options.time)
+    if options.nested is not None:
+        _check_nested(options, settings)
+        settings["valid"] = False
+    with needing_judges():
+        job = job_of(find_declared(options.name, settings), options.data, settings, whole=options.nested is not None)
+    if not settings["quiet"]:
+        show_log()
+    from zoo.select.tuning_search.tune import run_tuning
+
     if options.nested is not None:
         _tune_nested(options, job, given, settings, search, out)
         return
@@ -109,22 +116,30 @@ def _check_processes(options: argparse.Namespace) -> dict[str, Any] | None:
     """Check the options of a search that need no data, and return the parameters of Slurm's jobs, None without them.
 
     Raises:
-        MissingExtraError: If Optuna, or for ``--slurm`` submitit, is not installed.
-        OptionError: If an option contradicts a search, or another one.
+        MissingExtraError: If submitit is not installed, for ``--slurm``.
+        OptionError: Naming all options that contradict a search, or another one.
     """
-    require_extra("tune", "zoo tune")
-    if options.recipe == "auto":
-        raise OptionError("--recipe auto: the recipe is searched; leave it out, or name one")
+    faults = ["--recipe auto: the recipe is searched; leave it out, or name one"] if options.recipe == "auto" else []
     if options.at_once < 1:
-        raise OptionError(f"--workers is {options.at_once}; it must be 1 or more")
+        faults.append(f"--workers is {options.at_once}; it must be 1 or more")
     if options.join and not options.out:
-        raise OptionError("--join needs --out, the folder of the search")
-    slurm = None if options.slurm is None else slurm_settings(options.slurm)
-    if slurm is not None and options.at_once < 2:
-        raise OptionError("--slurm needs --workers, 2 or more: the number of processes, this one included")
-    if slurm is not None and options.join:
-        raise OptionError("--slurm and --join: jobs are submitted by the process that leads a search; leave one of them out")
-    return slurm
+        faults.append("--join needs --out, the folder of the search")
+    if options.slurm is not None and options.at_once == 1:
+        faults.append("--slurm needs --workers, 2 or more: the number of processes, this one included")
+    if options.slurm is not None and options.join:
+        faults.append("--slurm and --join: jobs are submitted by the process that leads a search; leave one of them out")
+    if faults:
+        raise OptionError("; ".join(faults))
+    return None if options.slurm is None else slurm_settings(options.slurm)
+
+
+def _checked_search(options: argparse.Namespace) -> dict[str, str]:
+    """Return the ranges by name, checked as far as that needs no model."""
+    from zoo.select.tuning_search.space import check_search
+
+    search = searched(options.search)
+    check_search(search, options.only)
+    return search
 
 
 def _check_nested(options: argparse.Namespace, settings: dict[str, Any]) -> None:
@@ -165,15 +180,12 @@ def searched(words: Sequence[str]) -> dict[str, str]:
     """Parse ``lr=1e-5..1e-2,log``; the ranges are read by the search.
 
     Raises:
-        OptionError: If one has no ``=``.
+        OptionError: Naming all that have no ``=``.
     """
-    found = {}
-    for word in words:
-        name, sign, value = word.partition("=")
-        if not (sign and name.strip() and value.strip()):
-            raise OptionError(f"--search {word!r} is not of the form NAME=RANGE, such as lr=1e-5..1e-2,log or batch_size=8|16")
-        found[name.strip()] = value
-    return found
+    parted = [word.partition("=") for word in words]
+    if odd := [repr("".join(one)) for one in parted if not all(part.strip() for part in one)]:
+        raise OptionError(f"--search {', '.join(odd)} is not of the form NAME=RANGE, such as 'lr=1e-5..1e-2,log' or 'batch_size=8|16'")
+    return {name.strip(): value for name, _, value in parted}
 
 
 @contextlib.contextmanager
