@@ -41,7 +41,7 @@ def save_fusion(fusion: Any, path: Path, *, overwrite: bool) -> Path:
     """
     check_free(path, overwrite=overwrite)
     for name, model in fusion.models.items():
-        save(model, path / name, overwrite=overwrite, note=False)  # of the parts: the whole opens in zoo only
+        save(model, path / name, overwrite=overwrite, of_fusion=True)
     tensors = {"weight": fusion.weight, "bias": fusion.bias} if fusion.network is None else _own_tensors(fusion.network)
     tensors |= {f"{name}.{key}": getattr(block, key) for name, block in fusion.blocks.items() for key in ("mean", "scale")}
     fields: dict[str, Any] = {"numbers": list(fusion.numbers), "task": fusion.task, "classes": list(fusion.classes)}
