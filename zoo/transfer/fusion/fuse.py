@@ -43,6 +43,8 @@ def fuse(
     tune: str = "none",
     task: str = "single-label",
     columns: Mapping[str, str] | None = None,
+    label_columns: Sequence[str] = (),
+    uncertain: str | None = None,
     root: str | os.PathLike[str] | None = None,
     dropout: float = 0.2,
     seed: int = 0,
@@ -72,6 +74,8 @@ def fuse(
             parameters that can be merged into the weights, such as ``lora`` or ``bitfit``.
         task: ``single-label`` or ``multi-label``.
         columns: Own names of columns by role, such as ``{"file_name": "photo"}``.
+        label_columns: Columns that hold the labels of a multi-label task, one per class, with 0 and 1.
+        uncertain: What a label of -1 counts as there: ``mask``, ``positive`` or ``negative``; None refuses it.
         root: Folder of the images; None is that of the table.
         dropout: Share of the rows that are given without one part, in [0, 1].
         seed: Seed of everything random.
@@ -95,6 +99,8 @@ def fuse(
         faults.append(f"{', '.join(odd)}: for frozen features and a solved head only; {remedy}")
     _check(found, numbers, task, dropout, options, faults)
     reading: dict[str, Any] = {"columns": columns or {}, "root": root, "labelled": True, "task": task}
+    labels: dict[str, Any] = {"label_columns": tuple(label_columns), "uncertain": uncertain}
+    reading |= labels
     parts = read_parts(train, list(found), numbers, **reading)
     check_present(parts)
     classes = parts.labels.classes
@@ -104,7 +110,7 @@ def fuse(
     if held is not None:
         check_leak(parts.labels, held.labels, allow=True)
     models = {name: one.adapt(2) if isinstance(one, Backbone) else _merged(one) for name, one in found.items()}  # their heads are not used
-    fusion = Fusion(models, tuple(numbers), task, classes, dict(columns or {}), root, options=options, how=how, trained=trained)
+    fusion = Fusion(models, tuple(numbers), task, classes, dict(columns or {}), root, options=options, how=how, trained=trained, **labels)
     if trained:
         check_one_vector(models)
     features = fusion.features(parts)
