@@ -19,6 +19,7 @@ import csv
 import gzip
 import json
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -129,7 +130,8 @@ def tuned(pair: str, seed: int, data: Path) -> dict[str, float]:
                 model = zoo.get("local/mobilenetv2_035").adapt(len(set(source["label"])), seed=seed)
                 objective = DomainAdaptation(unlabelled, method=method)
                 model.fit(source, out=Path(out) / method, objective=objective, recipe="full", epochs=6, freeze_bn=False, **how)
-            found[method] = model.evaluate(target)["accuracy"]
+            found[method] = model.evaluate(target, quiet=True)["accuracy"]
+            print(pair, seed, method, found[method], file=sys.stderr, flush=True)
     return found
 
 

@@ -114,6 +114,37 @@ def test_several_labels_are_fused_too(folder: Path) -> None:
     assert np.mean([set(found) == {*filter(None, label.split("|"))} for found, label in zip(first, names[:40], strict=True)]) > 0.9
 
 
+def test_labels_in_columns_of_their_own_are_read_again_when_measured(folder: Path, tmp_path: Path) -> None:
+    train = bits(folder, 48, 1)
+    for place, name in enumerate(("blue", "awful", "large")):
+        train[name] = [int(label[place]) for label in train["label"]]
+    train.loc[3, "awful"] = -1
+    train = train.drop(columns="label")
+    with pytest.raises(
+        DataError, match=r"label_columns=\['blue', 'awful', 'large'\], on the command line --label-columns blue,awful,large"
+    ):
+        fused(train[train["awful"] >= 0], folder, task="multi-label")
+    columns = ["blue", "awful", "large"]
+    with pytest.raises(DataError, match="--uncertain mask"):
+        fused(train, folder, task="multi-label", label_columns=columns)
+    train.to_csv(folder / "wide.csv", index=False)
+    words = ("--image", "toy/net", "--text", "toy/text", "--numbers", "size", "--task", "multi-label")
+    wide = ("--label-columns", ",".join(columns), "--uncertain", "mask", "--out", str(tmp_path / "saved"))
+    assert run("fuse", str(folder / "wide.csv"), *words, *wide) == 0
+    fusion = load_fusion(tmp_path / "saved")
+    assert fusion.classes == tuple(columns)
+    assert fusion.evaluate(folder / "wide.csv")["macro_f1"] > 0.9
+    assert run("eval", str(tmp_path / "saved"), str(folder / "wide.csv")) == 0
+
+
+def test_a_label_that_no_class_has_is_told_without_options_that_fusion_lacks(folder: Path) -> None:
+    train = bits(folder, 24, 1)
+    fusion = fused(train, folder)
+    with pytest.raises(DataError, match=r"(?s)outside the .* leave these rows out of the table") as told:
+        fusion.evaluate(train.assign(label=["odd", *train["label"][1:]]))
+    assert "--" not in str(told.value)
+
+
 def test_what_cannot_be_fused_is_told_before_anything_is_computed(folder: Path) -> None:
     train = bits(folder, 12, 1)
     with pytest.raises(OptionError, match=r"(?s)one part only.*reads texts; give a backbone of images.*'regression' is none.*dropout is 2"):

@@ -21,7 +21,9 @@ from zoo.models.backbone import Backbone
 from zoo.transfer import load_fusion
 
 
-def test_the_commands_predict_and_eval_read_a_fusion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands_predict_and_eval_read_a_fusion(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     train, test = bits(tmp_path, 40, 1), bits(tmp_path, 12, 2, gaps=0.3)
     test.to_csv(tmp_path / "test.csv", index=False)
     fusion = fused(train, tmp_path, numbers=["size"])
@@ -41,6 +43,9 @@ def test_the_commands_predict_and_eval_read_a_fusion(tmp_path: Path, capsys: pyt
     assert json.loads(capsys.readouterr().out)["accuracy"] == pytest.approx(fusion.evaluate(test)["accuracy"])
     assert run("predict", saved, rows, "--sets", "0.9", "--image-size", "8") == 2
     assert "--sets, --image-size: " in capsys.readouterr().err
+    assert "predictions mean nothing" not in caplog.text
+    assert run("predict", str(tmp_path / "saved" / "text"), "it is good") == 0
+    assert "it is a part of a fusion, so its own head was not trained and predictions mean nothing" in caplog.text
     test.drop(columns="text").to_csv(tmp_path / "less.csv", index=False)
     assert run("predict", saved, str(tmp_path / "less.csv")) == 1
     assert "no column 'text' for the text backbone" in capsys.readouterr().err

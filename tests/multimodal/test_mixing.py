@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,12 +19,21 @@ from tests.select.command_line import run
 from tests.toy_pair import pair_spec
 from zoo.data.texts.tokenizers import open_tokenizer
 from zoo.declare import Text
+from zoo.engine.options.recipe import Phase, Recipe
 from zoo.errors import DataError, OptionError, SavedModelError
 from zoo.transfer import Fusion, fuse, load_fusion
 from zoo.transfer.fusion.mixing import with_dropped_parts
 from zoo.transfer.fusion.network import packed_table
+from zoo.transfer.fusion.solved import Block
+from zoo.transfer.fusion.training import hint_of
 
 COUNT, TRAIN, TEST = 64, 1, 2
+HARMFUL = Recipe(
+    name="fusion",
+    phases=(Phase(name="fusion", frozen=-1, epochs=8, augment=False), Phase(name="tune", epochs=1, lr=1e5)),
+    lr=3e-3,
+    augment="none",
+)
 
 
 def fused(
@@ -54,6 +64,8 @@ def test_the_groups_that_are_asked_for_train_and_a_saved_fusion_predicts_the_sam
     how: str, tune: str, folder: Path, tmp_path: Path
 ) -> None:
     train = agreement(folder, 32, TRAIN)
+    if how == "concatenate":  # of which tuning finds more than a linear head
+        train = train.assign(label=["ab"[row % 2] for row in range(len(train))])
     image = zoo.get("toy/net", weights=False).adapt(2)
     before = {name: value.clone() for name, value in image.backbone.state_dict().items()}
     fusion = fused(train, folder, how, tune=tune, epochs=2, image=image, numbers=["size"])
@@ -196,6 +208,32 @@ def test_the_command_trains_a_fusion_and_shows_each_part(folder: Path, tmp_path:
 def test_values_of_options_are_checked_before_anything_is_read(options: dict[str, Any], told: str) -> None:
     with pytest.raises(OptionError, match=told):
         fuse("none.csv", **({"image": "toy/net", "text": "toy/text", "how": "gated"} | options))
+
+
+@pytest.mark.parametrize("how", ["concatenate", "gated"])
+def test_tuning_that_makes_held_out_rows_worse_leaves_the_start(how: str, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    train = agreement(folder, 32, TRAIN)
+    train["label"] = ["ab"[row % 2] for row in range(len(train))]
+    torch.manual_seed(3)
+    image = zoo.get("toy/net", weights=False).adapt(2)
+    before = {name: value.clone() for name, value in image.backbone.state_dict().items()}
+    harmful = {"epochs": 3, "lr": 100.0} if how == "concatenate" else {"recipe": HARMFUL}
+    with caplog.at_level("WARNING", "zoo"):
+        fusion = fused(train, folder, how, tune="all", image=image, training=harmful, compare=True)
+    assert all(torch.equal(value, before[name]) for name, value in fusion.models["image"].backbone.state_dict().items())
+    test = agreement(folder, 40, TEST)
+    test["label"] = ["ab"[row % 2] for row in range(len(test))]
+    assert fusion.evaluate(test)["accuracy"] > 0.9
+    told = {"concatenate": "kept: the start, .* tune='all' did not improve on it", "gated": "kept: epoch .*, of phase 'fusion'"}
+    assert caplog.text.count("did not improve on it") == 1
+    assert re.search(told[how], caplog.text)
+
+
+def test_features_that_hardly_differ_are_named_with_what_to_do() -> None:
+    plain, random = Block(torch.ones(8), torch.tensor(1.0)), Block(torch.ones(8), torch.tensor(1e-3))
+    number = Block(torch.ones(1), torch.tensor(1e-3))  # of large values, such as a year
+    assert hint_of({"image": plain, "number year": number}) == ""
+    assert "the text backbone by 0.035 % of their size" in hint_of({"image": plain, "text": random})
 
 
 def test_low_rank_updates_train_in_both_towers_and_are_merged(folder: Path, tmp_path: Path) -> None:

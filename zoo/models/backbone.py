@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path, PurePath
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.declare import BackboneSpec, Origin
 from zoo.errors import OptionError, did_you_mean
-from zoo.models.build_options import with_options
+from zoo.models.build_options import WITHOUT_EFFECT_ON_WIDTH, with_options
 from zoo.models.pairs.towers import tower_spec
 from zoo.registry.lookup import foreign_folder
 from zoo.registry.registry import default_registry
@@ -84,7 +85,7 @@ class Backbone:
     """A declared backbone that can be inspected, built, and adapted to a task.
 
     Attributes:
-        spec: The declaration, with the given options, weights and input size.
+        spec: The declaration, with the given options, weights and input size; once built, with the width that options gave it.
         plugin: Distribution and version of the plugin that declared it.
         pretrained: Whether it is built with pretrained weights.
         folder: Folder of the saved model that it was opened from, or None.
@@ -112,6 +113,7 @@ class Backbone:
         # What the tensors of a saved model were made with; published files have no options.
         self._saved_with = spec.options if state is not None else None
         self.spec = with_options(spec, options or {})
+        self._reshaped = bool({*(options or {})} - {*WITHOUT_EFFECT_ON_WIDTH})  # until the width was measured on what was built
         self.plugin = plugin
         self.folder = folder
         self.pretrained = weights is not False and (spec.weights is not None or state is not None)
@@ -166,7 +168,14 @@ class Backbone:
             log.warning("%s declares no pretrained weights: it starts from random values", spec.name)
         state = self._read if self.pretrained else None
         module = build(spec, state, allow_partial=self._allow_partial, saved_with=self._saved_with)
-        return bind(module, spec.layers, name=spec.name, plugin=self.plugin)
+        groups = bind(module, spec.layers, name=spec.name, plugin=self.plugin)
+        if self._reshaped:
+            from zoo.models.construct.width import built_width
+
+            features = replace(self.spec.features, dim=built_width(module, spec))
+            parameters = sum(parameter.numel() for parameter in module.parameters())
+            self.spec, self._reshaped = self.spec.replace(features=features, parameters=parameters, macs=None), False
+        return groups
 
     def features(self, x: Tensor | Mapping[str, Tensor]) -> Tensor:
         """Return the features of a batch in the declared layout, in eval mode and without gradients.

@@ -14,6 +14,8 @@ from zoo.plugins.loader import load_function
 from zoo.util.numbers import is_whole
 
 _VOLUME_OPTIONS = {"img_size": "size", "spacing": "spacing"}
+# Options that leave the width of the features as it is declared, or of which it is known.
+WITHOUT_EFFECT_ON_WIDTH = ("img_size", "in_chans", "pooler", "spacing", "drop_rate", "drop_path_rate", "pad_type")
 CHANNELS = f"an input has 1 to {MAX_CHANNELS} channels"
 
 

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from zoo.engine.rundir.run_folder import Run
 
 
+_RANDOM_HEAD = "the head has the random values of adapt(), so predictions mean nothing; call fit() first"
+
+
 class TaskModel(nn.Module):
     """A backbone with a task head.
 
@@ -94,6 +97,7 @@ class TaskModel(nn.Module):
         self.head_name = head_name
         self.head_options = dict(head_options or {})
         self.plugin = plugin
+        self.random_head_warning = _RANDOM_HEAD
         self._random_head: list[tuple[int, Tensor]] | None = None
         self._warned_of_gradient = False  # of a backbone that no gradient reaches
 
@@ -151,8 +155,13 @@ class TaskModel(nn.Module):
         pooled: Tensor = pooling_of(self.head, self.spec.features)(features, *_mask(x))
         return pooled
 
-    def note_random_head(self) -> None:
-        """Remember that the head's values are random, until they change."""
+    def note_random_head(self, warning: str = "") -> None:
+        """Remember that the head's values are random, until they change.
+
+        Args:
+            warning: Why predictions mean nothing, and what to do; empty where ``adapt`` has drawn them.
+        """
+        self.random_head_warning = warning or _RANDOM_HEAD
         self._random_head = [(parameter._version, parameter.detach().clone()) for parameter in self.head.parameters()]
 
     @property

@@ -16,9 +16,10 @@ from zoo.models.adapt import build_head
 from zoo.models.backbone import Backbone
 from zoo.models.heads import own_head
 from zoo.models.layers import LayerGroups
-from zoo.models.own_names import FUSION_IS, OWN_HEAD, is_fusion, is_own
+from zoo.models.own_names import FUSION_IS, HEAD_OF_PART, OWN_HEAD, is_fusion, is_own
 from zoo.models.task_model import TaskModel
 from zoo.plugins.loader import describe as describe_error
+from zoo.registry.lookup import foreign_folder
 from zoo.registry.registry import default_registry
 from zoo.saved.calibration import read_calibration
 from zoo.saved.config import Attached, Config, check_fields, read_config, read_members
@@ -29,6 +30,7 @@ from zoo.saved.tensors import backbone_state, part_of, tensors_of
 from zoo.tuning import Lora
 from zoo.tuning.efficient.kinds import KINDS, is_update
 from zoo.tuning.efficient.lora import attach_to, train_all
+from zoo.util.atomic_write import is_file
 
 
 def load(folder: str | PathLike[str], *, backbone: Backbone | None = None, head: nn.Module | None = None) -> TaskModel:
@@ -43,7 +45,7 @@ def load(folder: str | PathLike[str], *, backbone: Backbone | None = None, head:
         SavedModelError: If the folder is not a saved model, is damaged, or was made by a plugin that is not installed.
     """
     path = Path(folder)
-    if any((path / name).is_file() for name in ("adapter_config.json", "zoo.json")) and not (path / "config.json").is_file():
+    if _is_lora_alone(path):
         from zoo.saved.lora_files import load_lora
 
         if backbone is not None or head is not None:
@@ -51,6 +53,23 @@ def load(folder: str | PathLike[str], *, backbone: Backbone | None = None, head:
             raise SavedModelError(f"{str(path)!r} is LoRA by itself, which takes no parts of your own; {remedy}")
         return load_lora(path)
     return open_model(path, read_config(path), backbone=backbone, head=head)
+
+
+def _is_lora_alone(path: Path) -> bool:
+    """Return whether a folder holds separate LoRA files, without the model."""
+    return any((path / name).is_file() for name in ("adapter_config.json", "zoo.json")) and not (path / "config.json").is_file()
+
+
+def load_with_update(folder: Path) -> TaskModel | None:
+    """Return the model of a folder from which a backbone alone cannot be taken: with adapters or learned tokens, or separate LoRA files.
+
+    Returns:
+        The model, LoRA merged; None for any other folder or name.
+    """
+    if _is_lora_alone(folder):
+        return load(folder)
+    config = read_config(folder) if is_file(folder / "config.json") and foreign_folder(str(folder)) is None else None
+    return None if config is None or config.zoo.update is None else open_model(folder, config)
 
 
 def open_model(path: Path, config: Config, *, backbone: Backbone | None = None, head: nn.Module | None = None) -> TaskModel:
@@ -123,6 +142,8 @@ def _take_facts(model: TaskModel, config: Config) -> None:
     model.thresholds = tuple(config.zoo.thresholds) or None
     model.trained_on = tuple(config.zoo.trained_on)
     model.origins = tuple(config.zoo.origins)
+    if config.zoo.of_fusion:
+        model.note_random_head(HEAD_OF_PART)
 
 
 def _attach(model: TaskModel, update: Attached) -> None:

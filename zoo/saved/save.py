@@ -35,15 +35,15 @@ log = logging.getLogger("zoo")
 OWN_KEYS = {"backbone": "backbone", "head": "head"}
 
 
-def save(model: TaskModel, folder: Path, *, overwrite: bool = False, note: bool = True) -> Path:
+def save(model: TaskModel, folder: Path, *, overwrite: bool = False, of_fusion: bool = False) -> Path:
     """Write a model into ``folder``; config.json is written last, so a folder with it is complete.
 
     Args:
         model: The model.
         folder: The folder.
         overwrite: Whether files there may be replaced.
-        note: Whether to log that the home library of the backbone cannot open the folder; not where the model is a part of one that opens
-            in zoo only.
+        of_fusion: Whether the model is a part of a fusion, which opens in zoo only; it is then not logged that the home library of the
+            backbone cannot open the folder, and the head counts as untrained.
 
     Raises:
         OutputExistsError: If the folder holds anything, unless ``overwrite``.
@@ -54,13 +54,14 @@ def save(model: TaskModel, folder: Path, *, overwrite: bool = False, note: bool 
     if model.lora and KINDS[model.lora.kind].merges:
         remedy = "merge it first, zoo.tuning.merge_lora(model), or save it by itself, zoo.saved.lora_files.save_lora(model, folder)"
         raise SavedModelError(f"the model has LoRA attached; {remedy}")
-    keys, home = _home(model, note=note)
+    keys, home = _home(model, note=not of_fusion)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         staged = folder / "staged.safetensors"
         write({file_name(name, keys): tensor for name, tensor in model.state_dict().items()}, staged)
         config = describe(model, keys=keys, root=root_of(model.spec), sha256=file_digest(staged))
         (folder / "config.json").unlink(missing_ok=True)
+        config.zoo.of_fusion = of_fusion
         config.zoo.reference_outputs = reference_outputs(model)
         config.zoo.calibration = write_calibration(current_calibration(model.calibration, model.head), folder)
         write_text(folder / "preprocessor_config.json", preprocessor(model.inputs) + "\n")

@@ -83,3 +83,22 @@ def test_buffers_are_right_where_a_model_must_be_built_without_values(name: str)
     from zoo.testing import Subject, headless_build_equals_plain_build
 
     headless_build_equals_plain_build(Subject(f"timm/{name}"))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "dim"), [("test_vit", {"embed_dim": 32}, 32), ("test_resnet", {"channels": (8, 16, 24, 48)}, 48)]
+)
+def test_the_declared_width_follows_what_options_built(name: str, options: dict[str, object], dim: int, tmp_path: Path) -> None:
+    backbone = zoo.get(f"timm/{name}", weights=False, **options)
+    model = backbone.adapt(2)
+    x = torch.randn(2, *backbone.spec.inputs.shape)
+    assert (model.spec.features.dim, model.eval()(x).shape) == (dim, (2, 2))
+    assert backbone.spec.parameters == sum(parameter.numel() for parameter in backbone.build().parameters())
+    again = zoo.load(model.save(tmp_path / "saved"))
+    assert torch.allclose(again(x), model(x), atol=1e-6)
+    assert zoo.get(tmp_path / "saved").spec.features.dim == dim
+
+
+def test_options_that_change_the_tokens_in_front_of_the_patches_are_refused() -> None:
+    with pytest.raises(zoo.OptionError, match=r"class_token=False has 0 tokens in front of the patches, not the declared 1.*zoo\.wrap"):
+        zoo.get("timm/test_vit", weights=False, class_token=False).build()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import zoo
+from zoo_timm.catalogue import declared_prefix
 
 # What zoo itself decides, and where the user says it.
 TAKEN = {
@@ -50,7 +51,7 @@ def create(architecture: str, *, in_chans: int | None = None, unpooled: bool = F
     given = {key: value for key, value in {"in_chans": in_chans, **options}.items() if value is not None}
     fixed: dict[str, Any] = {"num_classes": 0, **({"global_pool": ""} if unpooled else {})}
     try:
-        return _create(architecture, **fixed, **given)
+        model = _create(architecture, **fixed, **given)
     except (TypeError, ValueError, AssertionError, KeyError, AttributeError) as error:
         if not given:
             raise
@@ -58,6 +59,21 @@ def create(architecture: str, *, in_chans: int | None = None, unpooled: bool = F
             zoo.check_options(given, accepted(architecture, **fixed), f"timm/{architecture}", remedies=ABSENT)
         values = ", ".join(f"{name}={value!r}" for name, value in given.items())
         raise zoo.OptionError(f"timm/{architecture} refuses {values}: {str(error).strip() or type(error).__name__}") from error
+    if given:
+        _refuse_other_tokens(architecture, model, given)
+    return model
+
+
+def _refuse_other_tokens(architecture: str, model: nn.Module, given: Mapping[str, Any]) -> None:
+    """Raise where options change the tokens in front of the patches, which pooling leaves out or takes by their declared number."""
+    declared, found = declared_prefix(architecture), getattr(model, "num_prefix_tokens", None)
+    if declared is None or found is None or found == declared:
+        return
+    values = ", ".join(f"{name}={value!r}" for name, value in given.items())
+    raise zoo.OptionError(
+        f"timm/{architecture} with {values} has {found} tokens in front of the patches, not the declared {declared}, by which its features "
+        "are pooled; take an architecture that is built so (zoo list 'timm/vit*'), or wrap the network: zoo.wrap(timm.create_model(…), …)"
+    )
 
 
 def _refuse_taken(architecture: str, options: Iterable[str]) -> None:

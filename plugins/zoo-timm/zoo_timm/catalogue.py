@@ -50,6 +50,19 @@ def backbones() -> Iterator[zoo.BackboneSpec]:
         )
 
 
+@cache
+def _prefixes() -> Mapping[str, int]:
+    """Return the tokens in front of the patches of each architecture whose features are tokens."""
+    shapes, columns = table()["shared"]["features"], table()["columns"]
+    pairs = zip(columns["name"], (shapes[place] for place in columns["features"]), strict=True)
+    return {name: prefix for name, (_, layout, _, prefix, _) in pairs if layout == "BND"}
+
+
+def declared_prefix(architecture: str) -> int | None:
+    """Return the tokens in front of the patches that an architecture is declared with; None where its features are no tokens."""
+    return _prefixes().get(architecture)
+
+
 def image(size: list[int], mean: list[float], std: list[float], interpolation: str, crop: float, fixed: bool) -> zoo.Image:
     """Return the declaration of an image input."""
     return zoo.Image(size=tuple(size), mean=tuple(mean), std=tuple(std), interpolation=interpolation, crop=crop, fixed_size=fixed)  # type: ignore[arg-type]  # two numbers

@@ -43,6 +43,8 @@ def register(commands: Commands) -> None:
     add("--test", metavar="DATA", help="a labelled table that the result is measured on")
     add("--task", default="single-label", help="single-label (default) or multi-label")
     add("--columns", help="own names of the table's columns: file_name=file,text=caption")
+    add("--label-columns", metavar="A,B", help="columns that hold the labels, one per class (--task multi-label)")
+    add("--uncertain", choices=("mask", "positive", "negative"), help="what a label of -1 counts as; else it is refused")
     add("--root", metavar="DIR", help="folder of the images; else that of the table")
     add("--overflow", choices=OVERFLOWS, help="what becomes of texts that are too long, where the head is solved; else they are cut")
     add("--dropout", type=float, default=0.2, metavar="SHARE", help="share of the rows given without one part (0.2)")
@@ -70,7 +72,8 @@ def fuse(options: argparse.Namespace, out: Output) -> None:
     check_free(Path(options.out), overwrite=options.overwrite)  # before anything is trained for it
     for path in filter(None, (options.train, options.valid, options.test)):
         check_exists(Path(path))
-    given: dict[str, Any] = {name: getattr(options, name) for name in ("task", "root", "dropout", "seed", "how", "tune")}
+    given: dict[str, Any] = {name: getattr(options, name) for name in ("task", "root", "dropout", "seed", "how", "tune", "uncertain")}
+    given |= {"label_columns": settings.names(options.label_columns, "--label-columns") or ()}
     given |= {name: _tower(options, name) for name in ("image", "text")}
     given |= {"columns": settings.columns(options.columns), "training": settings.pairs(options.set, "--set")}
     numbers = settings.names(options.numbers, "--numbers") or ()

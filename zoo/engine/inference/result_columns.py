@@ -148,7 +148,7 @@ def decoder_of(
         OptionError: If the thresholds do not fit the model, or it is not calibrated, or on too few samples.
     """
     if model.has_random_head and predicts:
-        log.warning("%s: the head has the random values of adapt(), so predictions mean nothing; call fit() first", model.spec.name)
+        log.warning("%s: %s", model.spec.name, model.random_head_warning)
     task, labels = find_task(model.task), model.labels or range(model.num_classes)
     own = model.thresholds if task.thresholded else None
     wanted = own if thresholds is None else check_thresholds(task, thresholds, list(map(str, labels)), own)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from zoo.declare import BackboneSpec
 from zoo.errors import DeclarationError, count
+from zoo.models.construct.width import width_axis
 
 log = logging.getLogger("zoo")
 
@@ -29,7 +30,7 @@ def check_features(features: Any, spec: BackboneSpec, x: Any) -> None:
         remedy = "wrap what gives one, in training as in evaluation (networks with auxiliary outputs return several in training)"
         raise DeclarationError(f"backbone {spec.name!r} gives a {type(features).__name__}, not one tensor of features; {remedy}")
     declared = spec.features
-    axis = 1 if declared.layout in ("BCHW", "BCDHW") else -1
+    axis = width_axis(declared)
     found = f"backbone {spec.name!r} gives features of shape {tuple(features.shape)}"
     if features.ndim != len(declared.layout) or features.shape[axis] != declared.dim:
         expected = f"declared are layout {declared.layout} and dim {declared.dim}"

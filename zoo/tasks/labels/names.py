@@ -15,6 +15,10 @@ from zoo.errors import DataError, count, did_you_mean, examples, fault_list
 INTEGER = re.compile(r"[+-]?\d+")
 _MAX_DIGITS = 18  # Python refuses to parse some thousand digits
 WRITTEN_LIST = re.compile(r"\[.*\]|\(.*\)|\{.*\}", re.DOTALL)  # a list, tuple or set as text
+OTHER_CLASSES = (
+    "Correct the labels, name the model's classes with adapt(labels=…) (--classes A,B), or leave them out with "
+    "drop_other_classes=True (--drop-other-classes)."
+)
 SEPARATORS = ("|", ";", ",", "，", "、", "；", "/", "+", "&", ":", "\n", "\t", " and ", " ")
 
 
@@ -87,12 +91,8 @@ def refuse_unknown(labels: Sequence[Sequence[str]], place: Mapping[str, int], in
         ]
         faults += [f"… and {count(len(rows) - 4, 'label')} more"] if len(rows) > 4 else []
         headline = f"{source} has {count(len(rows), 'label')} outside the {len(place)} classes ({examples(list(place), 8)})"
-        remedy = (
-            "Correct the labels, name the model's classes with adapt(labels=…) (--classes A,B), or leave them out with "
-            "drop_other_classes=True (--drop-other-classes)."
-        )
         hint = separator_hint([*place, *rows])
-        raise DataError(fault_list(headline, faults, f"{hint[0].upper()}{hint[1:]}. {remedy}" if hint else remedy))
+        raise DataError(fault_list(headline, faults, f"{hint[0].upper()}{hint[1:]}. {OTHER_CLASSES}" if hint else OTHER_CLASSES))
 
 
 def separator_hint(names: Collection[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from zoo.engine.loading.sources import image_channels
 from zoo.errors import DataError, OptionError, check_options, count, examples
 from zoo.models.backbone import Backbone, find_backbone
 from zoo.models.task_model import TaskModel
+from zoo.saved.load import load_with_update
 from zoo.transfer.fewshot.heads import head_named
 from zoo.transfer.fewshot.tip_adapter import TIP_METHODS, TipOptions, tip_adapter, zero_shot_model
 
@@ -106,8 +108,10 @@ def few_shot(
 
 
 def found_backbone(backbone: Backbone | TaskModel | str) -> Backbone | TaskModel:
-    """Return a backbone by its name, or the one that was given."""
-    return find_backbone(backbone) if isinstance(backbone, str | os.PathLike) else backbone
+    """Return a backbone by its name, or the one that was given; of a folder with adapters or learned tokens the model."""
+    if not isinstance(backbone, str | os.PathLike):
+        return backbone
+    return load_with_update(Path(backbone)) or find_backbone(backbone)
 
 
 def opened(

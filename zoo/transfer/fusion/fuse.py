@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,16 +18,18 @@ from zoo.models.task_model import TaskModel
 from zoo.transfer.fewshot.few_shot import found_backbone
 from zoo.transfer.fusion.augmentation import augment_faults
 from zoo.transfer.fusion.model import Fusion
-from zoo.transfer.fusion.options import pass_faults, training_faults
+from zoo.transfer.fusion.options import MERGED, pass_faults, training_faults
 from zoo.transfer.fusion.parts import check_present, read_parts
 from zoo.transfer.fusion.saved import OF_ONE_KIND
 from zoo.transfer.fusion.solved import Block, HeadData, monitor_of
 from zoo.transfer.fusion.towers import check_one_vector
 from zoo.transfer.fusion.training import solve_fusion, train_fusion
+from zoo.tuning.efficient.kinds import KINDS
+from zoo.tuning.efficient.lora import fold_lora
 from zoo.util.numbers import is_finite
 
 TASKS = ("single-label", "multi-label")
-KINDS: Mapping[str, type[Any]] = {"image": Image, "text": Text}
+READS: Mapping[str, type[Any]] = {"image": Image, "text": Text}
 
 
 def fuse(
@@ -40,6 +43,8 @@ def fuse(
     tune: str = "none",
     task: str = "single-label",
     columns: Mapping[str, str] | None = None,
+    label_columns: Sequence[str] = (),
+    uncertain: str | None = None,
     root: str | os.PathLike[str] | None = None,
     dropout: float = 0.2,
     seed: int = 0,
@@ -61,7 +66,7 @@ def fuse(
         train: A table with ``file_name``, ``text`` or both, ``label``, and the numbers; an empty cell is a missing part.
         valid: Another such table, on which the parts are compared and the epoch of a training is chosen; None holds some rows of ``train``
             out for that.
-        image: The image backbone, its name, or a model, whose features are then used; None for no images.
+        image: The image backbone, its name, or a model, whose features are then used, LoRA merged; None for no images.
         text: Likewise of texts; of a dual encoder such as CLIP its text tower is taken.
         numbers: Columns of numbers.
         how: ``concatenate``, ``gated`` or ``cross_attention``.
@@ -69,6 +74,8 @@ def fuse(
             parameters that can be merged into the weights, such as ``lora`` or ``bitfit``.
         task: ``single-label`` or ``multi-label``.
         columns: Own names of columns by role, such as ``{"file_name": "photo"}``.
+        label_columns: Columns that hold the labels of a multi-label task, one per class, with 0 and 1.
+        uncertain: What a label of -1 counts as there: ``mask``, ``positive`` or ``negative``; None refuses it.
         root: Folder of the images; None is that of the table.
         dropout: Share of the rows that are given without one part, in [0, 1].
         seed: Seed of everything random.
@@ -86,11 +93,14 @@ def fuse(
     found = {name: _tower(name, found_backbone(one)) for name, one in given.items() if one is not None}
     trained, chosen = how != "concatenate" or tune != "none", {"quiet": bool(options.get("quiet", False))} | dict(training)
     faults = [*training_faults(how, tune, training, task if task in TASKS else TASKS[0]), *augment_faults(found.get("image"), training)]
+    faults += _update_faults(found, tune)
     if trained and (odd := [name for names in OF_ONE_KIND.values() for name in names if name in options]):
         remedy = "take how='concatenate' and tune='none', or a backbone or a model that has it, such as zoo.get(NAME, img_size=…)"
         faults.append(f"{', '.join(odd)}: for frozen features and a solved head only; {remedy}")
     _check(found, numbers, task, dropout, options, faults)
     reading: dict[str, Any] = {"columns": columns or {}, "root": root, "labelled": True, "task": task}
+    labels: dict[str, Any] = {"label_columns": tuple(label_columns), "uncertain": uncertain}
+    reading |= labels
     parts = read_parts(train, list(found), numbers, **reading)
     check_present(parts)
     classes = parts.labels.classes
@@ -99,8 +109,8 @@ def fuse(
     held = None if valid is None else read_parts(valid, list(found), numbers, **reading, classes=classes)
     if held is not None:
         check_leak(parts.labels, held.labels, allow=True)
-    models = {name: one.adapt(2) if isinstance(one, Backbone) else one for name, one in found.items()}  # their heads are not used
-    fusion = Fusion(models, tuple(numbers), task, classes, dict(columns or {}), root, options=options, how=how, trained=trained)
+    models = {name: one.adapt(2) if isinstance(one, Backbone) else _merged(one) for name, one in found.items()}  # their heads are not used
+    fusion = Fusion(models, tuple(numbers), task, classes, dict(columns or {}), root, options=options, how=how, trained=trained, **labels)
     if trained:
         check_one_vector(models)
     features = fusion.features(parts)
@@ -120,6 +130,25 @@ def _tower(kind: str, one: Backbone | TaskModel) -> Backbone | TaskModel:
     return text_tower(one, "text=") if is_pair else one  # type: ignore[arg-type]  # a backbone, checked above
 
 
+def _merged(model: TaskModel) -> TaskModel:
+    """Return a model as it is, or a copy with LoRA or another update of its weights merged into them; others stay beside them."""
+    if model.lora is None or not KINDS[model.lora.kind].merges:
+        return model
+    copied = copy.deepcopy(model)
+    fold_lora(copied)
+    return copied
+
+
+def _update_faults(found: Mapping[str, Backbone | TaskModel], tune: str) -> list[str]:
+    """Return a fault for each model with something beside its weights where an update of the weights is to train."""
+    updates = {name: one.lora.kind for name, one in found.items() if isinstance(one, TaskModel) and one.lora is not None}
+    return [
+        f"{name} has {KINDS[kind].title}, beside which tune={tune!r} cannot train; take tune='none', 'top' or 'all'"
+        for name, kind in updates.items()
+        if not KINDS[kind].merges and tune in MERGED
+    ]
+
+
 def _check(
     found: Mapping[str, Backbone | TaskModel],
     numbers: Sequence[str],
@@ -136,7 +165,7 @@ def _check(
         faults.append("there is one part only; give two of image=, text= and numbers=, or adapt() the backbone alone")
     faults += pass_faults({name: value for name, value in options.items() if name != "on_error"})
     for name, one in found.items():
-        if not isinstance(one.spec.inputs, KINDS[name]):
+        if not isinstance(one.spec.inputs, READS[name]):
             faults.append(f"{name} is {one.spec.name!r}, which reads {one.spec.modality}s; give a backbone of {name}s")
     if task not in TASKS:
         faults.append(f"task {task!r}{did_you_mean(str(task), TASKS)} is none of: {', '.join(TASKS)}")

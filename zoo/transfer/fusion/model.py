@@ -46,6 +46,8 @@ class Fusion:
         trained: Whether something beside a solved head is trained.
         network: Towers, what fuses them and the head, where that is so; ``weight`` and ``bias`` are then not used.
         tokens: Tokens of a text that the network reads.
+        label_columns: Columns that hold the labels, one per class; empty where one column does.
+        uncertain: What a label of -1 counts as; None refuses it.
         scores: How well each part alone and the fusion predict rows that they were not fitted on, by the metric ``monitor``.
         monitor: Name of the metric.
     """
@@ -64,6 +66,8 @@ class Fusion:
     trained: bool = False
     network: TaskModel | None = None
     tokens: int = 0
+    label_columns: tuple[str, ...] = ()
+    uncertain: str | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
     monitor: str = ""
 
@@ -106,6 +110,7 @@ class Fusion:
     def read(self, data: Any, *, labelled: bool = False) -> Parts:
         """Return the parts of the rows of a table; see ``read_parts``."""
         given: dict[str, Any] = {"columns": self.columns, "root": self.root, "labelled": labelled, "task": self.task}
+        given |= {"label_columns": self.label_columns, "uncertain": self.uncertain}
         return read_parts(data, list(self.models), self.numbers, **given, classes=self.classes)
 
     def features(self, parts: Parts) -> dict[str, tuple[Tensor, Tensor]]:

@@ -24,13 +24,13 @@ MERGED = (*RANKED, "ia3", "ssf", "bitfit")  # kinds of parameters that train in 
 BESIDE = (*WIDE, *LONG)  # those that stay beside the weights
 TUNES = ("none", "top", "all", *MERGED)
 MIX_EPOCHS, TUNE_EPOCHS = 20, 10
-OF_FUSE = ("valid", "seed", "columns", "root")  # arguments of TaskModel.fit of which fuse() has its own
+OF_FUSE = ("valid", "seed", "columns", "root", "label_columns", "uncertain")  # arguments of TaskModel.fit of which fuse() has its own
 _EMPTY_CELL = "empty the cell of an image that cannot be read, so that it counts as missing"
 _ONE_SPLIT = "give the rows of each side: train and valid="
 _LENGTH = "texts are read up to the length that their backbone declares"
 _MIXED = "it would mix the texts and the numbers of two rows too"
 # What to do instead of arguments of TaskModel.fit that say nothing of rows of several parts.
-REMEDIES = {name: f"give it to fuse() itself: {name}=, --{name}" for name in OF_FUSE} | {
+REMEDIES = {name: f"give it to fuse() itself: {name}=, --{name.replace('_', '-')}" for name in OF_FUSE} | {
     "trains": "name what trains of the backbones: tune=, --tune",
     "image_size": "give a backbone that is built for it, such as zoo.get(NAME, img_size=…)",
     "window": "give a backbone whose declaration has it",
@@ -44,7 +44,7 @@ REMEDIES = {name: f"give it to fuse() itself: {name}=, --{name}" for name in OF_
     "cutmix": _MIXED,
 }
 # Further ones that a fusion gives itself, or that only tables of one kind of input have.
-TAKEN = ("self", "train", "unknown", "budget", "baselines", "objective", "label_columns", "uncertain", "drop_other_classes", *REMEDIES)
+TAKEN = ("self", "train", "unknown", "budget", "baselines", "objective", "drop_other_classes", *REMEDIES)
 
 
 def recipe_for(how: str, tune: str, *, augmented: bool = False) -> Recipe:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from zoo.data.sources.tables.table_files import SOURCE, SUFFIXES, parse_file
 from zoo.data.table import Table, split_word
 from zoo.data.unreadable_input import Unreadable
 from zoo.errors import DataError, OptionError, check_options, count, did_you_mean, examples, fault_list
+from zoo.tasks.labels.names import OTHER_CLASSES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,6 +68,8 @@ def read_parts(
     labelled: bool | None,
     task: str,
     classes: tuple[str, ...] | None = None,
+    label_columns: Sequence[str] = (),
+    uncertain: str | None = None,
 ) -> Parts:
     """Read a table by its parts; an empty cell is a missing part.
 
@@ -78,6 +82,8 @@ def read_parts(
         labelled: As for ``zoo.open_data``.
         task: Name of the task.
         classes: Those of the training data, or None to find them.
+        label_columns: Columns that hold the labels, one per class, as for ``zoo.open_data``; not read where ``labelled`` is False.
+        uncertain: What a label of -1 counts as, likewise.
 
     Raises:
         OptionError: If the source is no table, or ``columns`` names one that no backbone reads.
@@ -97,7 +103,10 @@ def read_parts(
         named = {role: columns[role] for role in ROLES[kind] if role in columns}
         with_labels = labelled if number == 0 else False  # the labels are read once
         given: dict[str, Any] = {"columns": (own if number == 0 else {}) | named, "root": base if kind == "image" else None}
-        tables[kind] = open_data(frame, task=task, reads=kind, labelled=with_labels, keep_unreadable=True, classes=classes, **given)
+        if with_labels is not False:
+            given |= {"label_columns": label_columns, "uncertain": uncertain}
+        with _own_remedies():
+            tables[kind] = open_data(frame, task=task, reads=kind, labelled=with_labels, keep_unreadable=True, classes=classes, **given)
     _check_one_split(tables[kinds[0]], labelled=bool(labelled))
     _check_files(tables)
     inputs = {kind: [table.inputs[row] for row in range(len(table))] for kind, table in tables.items()}
@@ -110,6 +119,16 @@ def read_parts(
         have = "has" if len(empty) == 1 else "have"
         raise DataError(f"{count(len(empty), 'row')} of {len(frame)} {have} none of {', '.join(missing)}: {rows}; remove them")
     return Parts(tables[kinds[0]], inputs, values, missing)
+
+
+@contextmanager
+def _own_remedies() -> Iterator[None]:
+    """Replace a remedy that is of no use for a table of several parts, whose rows are not left out one by one."""
+    try:
+        yield
+    except DataError as error:
+        error.args = (str(error).replace(OTHER_CLASSES, "Correct the labels, or leave these rows out of the table."),)
+        raise
 
 
 def check_present(parts: Parts) -> None:

@@ -41,11 +41,12 @@ def save_fusion(fusion: Any, path: Path, *, overwrite: bool) -> Path:
     """
     check_free(path, overwrite=overwrite)
     for name, model in fusion.models.items():
-        save(model, path / name, overwrite=overwrite, note=False)  # of the parts: the whole opens in zoo only
+        save(model, path / name, overwrite=overwrite, of_fusion=True)
     tensors = {"weight": fusion.weight, "bias": fusion.bias} if fusion.network is None else _own_tensors(fusion.network)
     tensors |= {f"{name}.{key}": getattr(block, key) for name, block in fusion.blocks.items() for key in ("mean", "scale")}
     fields: dict[str, Any] = {"numbers": list(fusion.numbers), "task": fusion.task, "classes": list(fusion.classes)}
     fields |= {"columns": dict(fusion.columns), "scores": dict(fusion.scores), "monitor": fusion.monitor, "how": fusion.how}
+    fields |= {"label_columns": list(fusion.label_columns), "uncertain": fusion.uncertain}
     if fusion.network is not None:
         mixer: Any = fusion.network.backbone.mixer
         fields |= {"tokens": fusion.tokens, "dropout": mixer.dropout}
@@ -146,6 +147,7 @@ def read_fusion(path: Path) -> dict[str, Any]:
         fields |= {"models": models, "numbers": tuple(told["numbers"])}
         fields |= {"blocks": {name: Block(tensors[f"{name}.mean"], tensors[f"{name}.scale"]) for name in names}}
         fields |= {"scores": told.get("scores", {}), "monitor": told.get("monitor", ""), "how": told.get("how", "concatenate")}
+        fields |= {"label_columns": tuple(told.get("label_columns", ())), "uncertain": told.get("uncertain")}
         if told["format"] == 1:
             return fields | {"weight": tensors["weight"], "bias": tensors["bias"]}
         return fields | {"trained": True, "network": _network(told, fields, tensors), "tokens": told["tokens"]}

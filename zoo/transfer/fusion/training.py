@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import copy
+import logging
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from zoo.data.table import Table
+from zoo.engine.inference.metrics import compute_metrics
+from zoo.engine.inference.predict import predict_outputs
+from zoo.engine.options.model_selection import Best
 from zoo.engine.options.recipe import Recipe
 from zoo.engine.rundir.run_folder import Run
 from zoo.engine.solved.solved_head import SolvedHead
+from zoo.engine.train.finalize import kept_before_tuning
+from zoo.engine.train.train_state import values_of
 from zoo.models.task_model import TaskModel
+from zoo.tasks.find import find_task
 from zoo.transfer.fusion.augmentation import SWITCHES, USUAL, is_augmented, without_mixtures
 from zoo.transfer.fusion.model import Fusion
 from zoo.transfer.fusion.network import make_network, packed_table, tokens_needed
 from zoo.transfer.fusion.options import recipe_for
 from zoo.transfer.fusion.parts import Parts
-from zoo.transfer.fusion.solved import Features, HeadData, joined, part_scores, score, solve_head, some_rows, with_dropped
+from zoo.transfer.fusion.solved import Block, Features, HeadData, joined, part_scores, score, solve_head, some_rows, with_dropped
 
+log = logging.getLogger("zoo")
 Array = npt.NDArray[Any]
+
+NEARLY_EQUAL = 0.02  # spread of features over the size of their mean, below which a step of tuning moves them more than rows differ
 
 
 def solve_fusion(fusion: Fusion, features: Features, data: HeadData, held: Parts | None, *, dropout: float, compare: bool) -> None:
@@ -90,13 +101,24 @@ def train_fusion(
         found = part_scores(features, fusion.blocks, data, rows=rows, held=others, together=True)
     augmented = is_augmented(fusion, parts if split is None else parts.select(split[0]), *own, tune, training)
     recipe = recipe_for(fusion.how, tune, augmented=augmented)
+    start = _Start.of(network, valid) if fusion.how == "concatenate" and isinstance(valid, Table) else None
     run = _fit(network, table if split is None else table.select(split[0]), valid, recipe, data.seed, training)
     if found and fusion.monitor in run.metrics:
         name = fusion.how if tune == "none" else f"{fusion.how}, {tune} tuned"
         fusion.scores = found | {name: float(run.metrics[fusion.monitor])}
+    if told := _kept_start(fusion, network, run, valid, start, tune):
+        log.warning("%s%s", told, hint_of(fusion.blocks))
     fusion.network = network.eval()
     if tune != "none":
         fusion.models = {name: _with_values(model, network, name) for name, model in fusion.models.items()}
+
+
+def _kept_start(fusion: Fusion, network: TaskModel, run: Run, valid: Table | bool, start: _Start | None, tune: str) -> str:
+    """Return a line where tuning did not improve on what it began with, which the network then has; else an empty string."""
+    if start is not None and isinstance(valid, Table):
+        monitor = run.monitor if run.monitor in start.metrics else fusion.monitor  # else one of the user's own
+        return start.kept_if_better(network, valid, monitor, tune)
+    return _kept_before(run, fusion.task) if tune != "none" else ""
 
 
 def _held_out(data: HeadData) -> tuple[Array, Array] | None:
@@ -136,3 +158,70 @@ def _fit(model: TaskModel, table: Table, valid: Table | bool, recipe: Recipe, se
         return model.fit(table, valid, seed=seed, **given)
     with tempfile.TemporaryDirectory() as folder:
         return model.fit(table, valid, seed=seed, **given | {"out": Path(folder) / "run"})
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What a network was before its training.
+
+    Attributes:
+        values: Its parameters and buffers.
+        metrics: Those of the task on the rows that judge the epochs.
+    """
+
+    values: Mapping[str, Tensor]
+    metrics: Mapping[str, float]
+
+    @classmethod
+    def of(cls, network: TaskModel, valid: Table) -> _Start:
+        """Return the start of a network that a solved head was given."""
+        return cls(values_of(network), _measured(network, valid))
+
+    def kept_if_better(self, network: TaskModel, valid: Table, monitor: str, tune: str) -> str:
+        """Give a trained network its start again, in place, unless it is better on the rows that judge the epochs.
+
+        Args:
+            network: The network.
+            valid: The rows.
+            monitor: The metric that decides; ties go to the lower loss, then to the start.
+            tune: What was trained, for the message.
+
+        Returns:
+            One line that says so; empty where the trained values stay.
+        """
+        found = _measured(network, valid)
+        best = Best(monitor, lower=monitor in find_task(network.task).lower_is_better)
+        best.update(1, self.metrics)
+        if best.update(2, found) or not best.epoch:
+            return ""
+        network.load_state_dict(dict(self.values))
+        before, after = self.metrics[monitor], found.get(monitor, float("nan"))
+        return (
+            f"kept: the start, a solved head on the backbones as they were, {monitor} {before:.4f} on the held-out rows; "
+            f"tune={tune!r} did not improve on it ({after:.4f})"
+        )
+
+
+def _measured(network: TaskModel, valid: Table) -> dict[str, float]:
+    outputs = predict_outputs(network, valid, network, quiet=True).values
+    return compute_metrics(find_task(network.task), outputs, np.asarray(valid.targets), valid.classes)
+
+
+def _kept_before(run: Run, task: str) -> str:
+    """Return which phase the kept epoch of a run is from where later phases did not improve on it; else an empty string."""
+    best = Best(run.monitor, lower=run.monitor in find_task(task).lower_is_better, epoch=run.kept)
+    return kept_before_tuning(run.history, best)
+
+
+def hint_of(blocks: Mapping[str, Block]) -> str:
+    """Return what to do about backbones whose features hardly differ between rows, as those of random values; else an empty string."""
+    spreads = {name: float(block.scale / block.mean.norm().clamp(min=1e-12)) for name, block in blocks.items() if len(block.mean) > 1}
+    told = [
+        f"those of the {name} backbone by {100 * spread:.2g} % of their size" for name, spread in spreads.items() if spread < NEARLY_EQUAL
+    ]
+    if not told:
+        return ""
+    return (
+        f". Features hardly differ between rows, {' and '.join(told)}, as where values are random, and tuning moves them by more: "
+        "fit that backbone alone first and give fuse() the model, or give it weights"
+    )
