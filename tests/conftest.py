@@ -55,8 +55,10 @@ def _no_power_cut() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _nothing_shared() -> None:
-    """Let no test use what another one left in a cache, such as what the frozen part of a model gave."""
+    """Let no test use what another one left in a cache, such as what the frozen part of a model gave; versions stay as they are."""
+    versions = CACHES.get("versions", dict)
     CACHES.clear()
+    CACHES.get("versions", lambda: versions)
 
 
 @pytest.fixture(autouse=True)
