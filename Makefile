@@ -23,8 +23,9 @@ help: ## list the actions
 
 setup: .venv/.ready ## make the environment in .venv, if it is not there yet
 
-# One worker per core, each with torch imported once; the tests of a file stay together, as they share fixtures.
-WORKERS := -n auto --dist loadfile --no-loadscope-reorder
+# One worker per logical core (auto counts physical ones: one on many a machine of two), each with torch imported once; the tests of a
+# file stay together, as they share fixtures.
+WORKERS := -n logical --dist loadfile --no-loadscope-reorder
 
 # The tests' networks are tiny: a second thread doubles the CPU time and saves none.
 test test-all test-gpu test-lowest test-newest docs: export OMP_NUM_THREADS = 1

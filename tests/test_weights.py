@@ -74,7 +74,8 @@ def test_values_that_are_not_finite_are_refused_by_tensor(tmp_path: Path, value:
         read(path)
 
 
-def test_weights_that_are_not_on_the_hub_say_where_they_are() -> None:
+def test_weights_that_are_not_on_the_hub_say_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoo.weights.urls.transfer.PAUSE", 0.0)
     with pytest.raises(WeightsNotFoundError, match=r"https://example\.org/x\.pth"):
         locate(Weights(url="https://example.org/x.pth"), "toy/net")
 

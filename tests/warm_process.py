@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import gc
 import json
 import os
 import signal
@@ -86,10 +87,13 @@ def _end(parent: subprocess.Popen[str]) -> None:
 
 
 def _serve() -> None:
+    gc.disable()
     import accelerate  # noqa: F401  # so that forks have it, and torch
     import safetensors.torch  # noqa: F401
     import torch._dynamo  # noqa: F401
 
+    gc.freeze()  # so that no fork looks through them for garbage
+    gc.enable()
     del sys.path[0]  # the folder of the project, which ``python -c`` has not where it runs elsewhere
     for line in sys.stdin:
         children = []

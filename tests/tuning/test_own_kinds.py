@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import os
 from pathlib import Path
 
 import pytest
@@ -12,9 +11,11 @@ import torch
 from torch import nn
 
 import zoo
+from tests.clean import ROOT
 from tests.engine.tiny import images
 from tests.select.command_line import run
 from tests.tuning.adapted import FAMILIES, batch, interrupted, moved, snapshot, steps, toy
+from tests.warm_process import run_warm
 from zoo.errors import LayerGroupError, OptionError, SavedModelError
 from zoo.registry.registry import use_registry
 from zoo.saved.lora_files import save_lora
@@ -187,7 +188,7 @@ def test_a_text_model_with_prefix_tokens_predicts_the_same_for_padded_batches_an
         "import sys, torch, zoo; x, y = torch.load(sys.argv[2]); "
         "assert torch.allclose(zoo.load(sys.argv[1])(x), y, atol=1e-6); print('equal')"
     )
-    done = subprocess.run([sys.executable, "-c", code, folder, tmp_path / "expected.pt"], capture_output=True, text=True, check=False)
+    done = run_warm(code, [str(folder), str(tmp_path / "expected.pt")], env=os.environ, cwd=ROOT)
     assert done.stdout.strip() == "equal", done.stderr
 
 

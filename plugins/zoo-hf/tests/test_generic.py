@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from zoo_hf import families
 from zoo_hf.family import NORM
 
 import zoo
+from tests.warm_process import run_warm
 from zoo.testing import check_backbone
 
 GEMMA = {**BERT, "num_key_value_heads": 1, "head_dim": 8, "pad_token_id": 0}
@@ -176,10 +178,11 @@ def test_an_installed_package_adds_families_and_a_faulty_one_harms_none(tmp_path
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text(json.dumps({"model_type": "roc_bert", **BERT}))
     code = (
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import zoo, zoo_hf; assert 'acme' not in sys.modules; "
+        "import sys, warnings; warnings.simplefilter('ignore'); "
+        f"sys.path.insert(0, {str(tmp_path)!r}); import zoo, zoo_hf; assert 'acme' not in sys.modules; "
         f"print(zoo.get({str(tmp_path / 'model')!r}, weights=False).groups.names); print(zoo.get('hf/roc_bert').spec.name)"
     )
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
+    done = run_warm(code, [], env=os.environ, cwd=Path.cwd())
     assert done.returncode == 0, done.stderr
     assert "('first', 'layer.0', 'layer.1', 'pooler')" in done.stdout
     assert "acme (acme:NOTHING)" in done.stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from transformers import AutoTokenizer
 from zoo_hf.tokenizer import open_tokenizer
 
 import zoo
+from tests.warm_process import run_warm
 
 TEXTS = ["a very good film", "The plots is badly", ""]
 
@@ -167,14 +167,7 @@ def test_no_code_of_a_repository_runs_and_nothing_is_asked(folder: Callable[...,
             told = json.loads((path / file).read_text()) if (path / file).exists() else {}
             (path / file).write_text(json.dumps({**told, **more}))
         paths.append(path)
-    done = subprocess.run(
-        [sys.executable, "-c", ATTACK, *map(str, paths)],
-        input="yes\n" * 100,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        check=False,
-    )
+    done = run_warm(ATTACK, [*map(str, paths)], env={**os.environ, "HF_HUB_OFFLINE": "1"}, cwd=Path.cwd())
     assert done.returncode == 0, done.stderr[-2000:]
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["asked"] == 0
