@@ -20,7 +20,8 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--sets", nargs="*", default=list(SIZES), choices=SIZES, metavar="SET", help=", ".join(SIZES))
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--together", action="store_true", help="start the ranking and the passes at once: for a machine with other work")
     parser.add_argument("--order", action="store_true", help="fine-tune all candidates, and compare the orders")
     parser.add_argument("--twenty", action="store_true", help="rank twenty networks of timm with random values, at 96 pixels")
     parser.add_argument("--most", type=int, default=0, help="images of a class, to try the script")
@@ -153,7 +155,17 @@ def main() -> None:
             "zoo rank": lambda given=given: function_result("p8_rank:ranking", *given)["seconds"],  # type: ignore[misc]
             "feature passes": lambda given=given: function_result("p8_rank:passes", *given)["seconds"],  # type: ignore[misc]
         }
+        if arguments.together:
+            ratios = [_together(runs) for _ in range(arguments.repeats)]
+            print(f"P8: {name}: {', '.join(f'{ours:.1f} / {bare:.1f} s = {ours / bare:.3f}' for ours, bare in ratios)}", flush=True)
+            continue
         print(json.dumps(report(f"P8: {name}", alternate(runs, arguments.repeats), ours="zoo rank")))
+
+
+def _together(runs: Mapping[str, Callable[[], float]]) -> list[float]:
+    """Return the measures of all runs, started at once, so that other programs slow down all of them alike."""
+    with ThreadPoolExecutor(len(runs)) as pool:
+        return list(pool.map(lambda run: run(), runs.values()))
 
 
 if __name__ == "__main__":

@@ -165,6 +165,14 @@ def test_metrics_of_numbers_are_scikit_learns(outputs: int) -> None:
     )
 
 
+def test_a_constant_prediction_has_no_correlation_whatever_its_rounding() -> None:
+    targets = np.random.default_rng(0).normal(size=(167, 1))
+    for constant in (1.37, 1e-9, 1e9, 0.0):
+        found = np.full_like(targets, constant)
+        assert np.isnan([value("regression", name, found, targets) for name in ("pearson", "spearman")]).all()
+    assert value("regression", "pearson", targets * 1e-9 + 1e-9, targets) == pytest.approx(1.0)
+
+
 @pytest.mark.parametrize("task", ["single-label", "multi-label", "regression"])
 def test_weights_count_samples_as_repetition_does(task: str) -> None:
     rng = np.random.default_rng(2)

@@ -6,7 +6,7 @@ the data leave the metric undefined.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -110,15 +110,31 @@ def specificity_at(sensitivity: float) -> Callable[[Outcome, Array], Array]:
     """
 
     def specificity(outcome: Outcome, w: Array) -> Array:
-        assert outcome.probabilities is not None, "classes have probabilities"
-        classes = outcome.logits.shape[1]
-        truth = np.eye(classes, dtype=bool)[outcome.targets]
-        only = [1] if classes == 2 else range(classes)
-        scores = outcome.logits - outcome.logits[:, ::-1] if classes == 2 else outcome.probabilities
+        scores, truth, only = _each_against_the_rest(outcome)
         # With scores and truth turned round, negatives are what is found and positives what is spared.
         return ranked(-scores, ~truth, w, sensitivity, only=only)["sensitivity_at_specificity"]
 
     return specificity
+
+
+def sensitivity_at(specificity: float) -> Callable[[Outcome, Array], Array]:
+    """Return the metric of the highest sensitivity of any threshold whose specificity is at least the given one; see ``specificity_at``."""
+
+    def sensitivity(outcome: Outcome, w: Array) -> Array:
+        scores, truth, only = _each_against_the_rest(outcome)
+        return ranked(scores, truth, w, specificity, only=only)["sensitivity_at_specificity"]
+
+    return sensitivity
+
+
+def _each_against_the_rest(outcome: Outcome) -> tuple[Array, Array, Sequence[int]]:
+    """Return scores and truth, ``(samples, classes)``, and the classes to average over: of two the second alone."""
+    assert outcome.probabilities is not None, "classes have probabilities"
+    classes = outcome.logits.shape[1]
+    truth = np.eye(classes, dtype=bool)[outcome.targets]
+    if classes == 2:
+        return outcome.logits - outcome.logits[:, ::-1], truth, [1]
+    return outcome.probabilities, truth, range(classes)
 
 
 def _marginals(outcome: Outcome, w: Array) -> tuple[Array, Array, Array]:

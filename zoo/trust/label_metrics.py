@@ -64,6 +64,16 @@ def specificity_at(sensitivity: float) -> Callable[[Outcome, Array], Array]:
     return specificity
 
 
+def sensitivity_at(specificity: float) -> Callable[[Outcome, Array], Array]:
+    """Return the metric of the highest sensitivity of any threshold whose specificity is at least the given one, a mean over labels."""
+
+    def sensitivity(outcome: Outcome, w: Array) -> Array:
+        known, truth = _known(outcome)
+        return ranked(outcome.logits, truth, w, specificity, only=range(truth.shape[1]), known=known)["sensitivity_at_specificity"]
+
+    return sensitivity
+
+
 def _known(outcome: Outcome) -> tuple[Array, Array]:
     known = ~np.isnan(outcome.targets)
     return known, (np.nan_to_num(outcome.targets) > USUAL) & known

@@ -74,9 +74,11 @@ def _variance(values: Array, w: Array) -> Array:
 def _correlation(one: Array, other: Array, w: Array) -> Array:
     """Return the weighted correlation of two arrays ``(draws, n)``, NaN where one of them is constant."""
     shares = w / w.sum(1, keepdims=True)
+    rounding = [1e-12 * np.abs(part).max(1, initial=0) for part in (one, other)]  # of the values as they are, which centring makes small
     one, other = (part - (shares * part).sum(1, keepdims=True) for part in (one, other))
-    spread = np.sqrt((shares * one**2).sum(1) * (shares * other**2).sum(1))
-    return np.asarray((shares * one * other).sum(1) / np.where(spread > 1e-12 * np.abs(one * other).max(1, initial=1), spread, np.nan))
+    spreads = [np.sqrt((shares * part**2).sum(1)) for part in (one, other)]
+    varies = np.all([spread > least for spread, least in zip(spreads, rounding, strict=True)], 0)
+    return np.asarray((shares * one * other).sum(1) / np.where(varies, spreads[0] * spreads[1], np.nan))
 
 
 def _ranks(values: Array, w: Array) -> Array:

@@ -128,8 +128,10 @@ def test_an_interrupted_trial_goes_on_when_the_search_is_resumed(tmp_path: Path)
 def test_a_study_of_other_data_another_backbone_or_another_space_is_refused(tmp_path: Path) -> None:
     storage = str(tmp_path / "study.db")
     tuned(tmp_path / "one", trials=1, storage=storage)
-    with pytest.raises(SavedModelError, match=r"(?s)train data was '36 samples.*space was"):
-        tuned(tmp_path / "two", images(30), DATA[1], trials=1, storage=storage, resume=True, search={"lr": "1e-3..1e-2,log"})
+    with pytest.raises(SavedModelError, match=r"(?s)train data was '36 samples.*space.lr was") as error:
+        tuned(tmp_path / "two", images(30), DATA[1], trials=1, storage=storage, resume=True, search={"lr": "1e-3..1e-2,log"}, patience=2)
+    assert "  - patience was 0 and is 2\n" in str(error.value)
+    assert len(str(error.value)) < 800, "only what differs"
     with pytest.raises(SavedModelError, match=r"head was"):
         tuned(tmp_path / "three", trials=1, storage=storage, resume=True, net=model(head="mlp"))
     with pytest.raises(OutputExistsError, match="name another"):

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from zoo.data.split import normal_group
 from zoo.data.table import Table
-from zoo.engine.inference.confidence_intervals import check_level, check_specificity, sensitivity_at_specificity
+from zoo.engine.inference.confidence_intervals import check_level, check_specificity
 from zoo.engine.inference.confidence_intervals import intervals as bootstrap
 from zoo.engine.inference.result_columns import Decoder
 from zoo.engine.options.own_parts import own_metrics, take_own_parts
@@ -57,11 +57,14 @@ class WantedMetrics:
         return [*self.by_name, *(name for name, value in at.items() if value is not None)]
 
     def named(self, task: Task) -> dict[str, Metric]:
-        """Return the metrics that are always measured, asked for by name, or given by ``sensitivity``."""
+        """Return the metrics that are always measured, asked for by name, or given by ``specificity`` or ``sensitivity``."""
         found = {name: metric for name, metric in METRICS.get(task.name, {}).items() if name == "ece"}
         found |= {name: metric for name, metric in self.metrics.items() if isinstance(metric, Metric)}
+        of_task = label_metrics if task.thresholded else class_metrics
+        if self.specificity is not None:
+            compute = of_task.sensitivity_at(self.specificity)
+            found["sensitivity_at_specificity"] = Metric("sensitivity_at_specificity", "", compute)
         if self.sensitivity is not None:
-            of_task = label_metrics if task.thresholded else class_metrics
             compute = of_task.specificity_at(self.sensitivity)
             found["specificity_at_sensitivity"] = Metric("specificity_at_sensitivity", "", compute)
         return found
@@ -112,12 +115,9 @@ def measure(wanted: WantedMetrics, decoder: Decoder, table: Table, outputs: Any,
     if odd := [name for name, value in values.items() if name in wanted.metrics and not np.isfinite(value)]:
         log.warning("metrics: undefined on these data and left out: %s", ", ".join(odd))
     found |= {name: value for name, value in values.items() if np.isfinite(value)}
-    if wanted.specificity is not None:
-        value = sensitivity_at_specificity(task.name, logits, targets, wanted.specificity)
-        found |= {} if value is None else {"sensitivity_at_specificity": value}
     _check_asked(wanted, found, table, finite=logits.dtype == object or bool(np.isfinite(logits).all()))
     if wanted.intervals is not None:
-        drawn: dict[str, Any] = {"groups": drawn_groups(table), "level": wanted.intervals, "specificity": wanted.specificity}
+        drawn: dict[str, Any] = {"groups": drawn_groups(table), "level": wanted.intervals}
         drawn["more"] = {name: metric for name, metric in named.items() if metric.drawn}
         found |= bootstrap(task.name, logits, targets, thresholds=decoder.thresholds, **drawn)
     return found

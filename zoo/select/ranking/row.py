@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,10 +82,9 @@ class Row:
 
     def to_dict(self, *, draws: bool = False) -> dict[str, Any]:
         """Return plain data, None for numbers that are not finite; ``draws`` only for files that are read again."""
-        plain = asdict(self)
-        for key in ("probe", "tuned"):
-            if plain[key] and not draws:
-                del plain[key]["draws"]
+        plain = dict(vars(self))  # asdict copies the thousand draws one by one
+        for key, judged in (("probe", self.probe), ("tuned", self.tuned)):
+            plain[key] = judged and {name: value for name, value in vars(judged).items() if draws or name != "draws"}
         return without_nan(plain)  # type: ignore[no-any-return]  # a dict stays one
 
 

@@ -22,6 +22,7 @@ from zoo.select.ranking.row import Judged
 from zoo.select.transferability.class_scatter import h_score, regularized_h_score, transrate
 from zoo.select.transferability.log_evidence import logme
 from zoo.select.transferability.neighbours import neighbour_votes
+from zoo.select.transferability.products import Products
 from zoo.select.transferability.source_labels import leep, nce
 from zoo.tasks.task import Task
 
@@ -87,11 +88,12 @@ class Scorer:
             rows = np.flatnonzero(np.isfinite(outputs).all(1))
             measured = compute_metrics(self._task, outputs[rows], self._targets[rows], self._table.classes)
             sign = -1.0 if self._metric in self._task.lower_is_better else 1.0
-            found = {"knn": sign * measured.get(self._metric, float("nan")), "logme": logme(f, self._targets)}
-        self._poll()
-        if self._task.exclusive:
-            found |= {"h_score": h_score(f, self._targets), "regularized_h_score": regularized_h_score(f, self._targets)}
-            found |= {"transrate": transrate(f, self._targets)}
+            products = Products(f)  # one of all scores below
+            found = {"knn": sign * measured.get(self._metric, float("nan")), "logme": logme(products, self._targets)}
+            self._poll()
+            if self._task.exclusive:
+                found |= {"h_score": h_score(products, self._targets), "transrate": transrate(products, self._targets)}
+                found |= {"regularized_h_score": regularized_h_score(products, self._targets)}
         if self._task.exclusive and source is not None:
             found |= {"leep": leep(source, self._targets), "nce": nce(source.argmax(1), self._targets)}
         return found

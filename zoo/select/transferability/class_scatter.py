@@ -5,114 +5,85 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
-Labels = npt.NDArray[np.integer]
-RELATIVE_RANK = 1e-12  # of the largest variance; a direction with less has none but rounding
+from zoo.select.transferability.products import Array, Labels, Products, gram_of, products_of
+
+Features = npt.NDArray[np.floating] | Products
 DISTORTION = 1e-4  # of the coding rate, as in the authors' code
 
 
-def h_score(features: npt.NDArray[np.floating], labels: Labels) -> float:
+def h_score(features: Features, labels: Labels) -> float:
     """Return the H-score: variance between the classes relative to that of the features, summed over directions (Bao et al. 2019).
 
     Args:
-        features: ``(samples, features)``, finite.
+        features: ``(samples, features)``, finite, or their products.
         labels: ``(samples,)``, whole numbers.
 
     Returns:
         From 0 to the number of classes less 1; higher is better. With no more samples than features it is always at its upper end and
         says nothing: see ``regularized_h_score``.
     """
-    f = _centred(features)
-    means, numbers = _class_means(f, labels)
-    variances, along = _along_axes(f, means)
-    return float((np.bincount(numbers) @ along**2 / variances).sum())
+    products, members = products_of(features), _members(labels)
+    numbers = members.sum(0)
+    along = products.sums_along(members / numbers)
+    return float((numbers @ along**2 / products.axes[0]).sum())
 
 
-def regularized_h_score(features: npt.NDArray[np.floating], labels: Labels) -> float:
+def regularized_h_score(features: Features, labels: Labels) -> float:
     """Return the H-score with the covariance of the features shrunk toward a sphere (Ibrahim et al. 2021; Ledoit & Wolf 2004).
 
     Args:
-        features: ``(samples, features)``, finite.
+        features: ``(samples, features)``, finite, or their products.
         labels: ``(samples,)``, whole numbers.
 
     Returns:
         From 0 to the number of classes less 1; higher is better.
     """
-    f = _centred(features)
-    shrinkage = _shrinkage(f)
+    products, members = products_of(features), _members(labels)
+    f = products.centred
+    shrinkage = _shrinkage(products)
     sphere = (f**2).sum() / f.size
     if sphere <= 0:
         return 0.0  # all features are constant
     scale, ridge = (1 - shrinkage) / len(f), shrinkage * sphere + 1e-12 * sphere
-    means, numbers = _class_means(f, labels)
-    weighted = means * np.sqrt(np.bincount(numbers))[:, None]  # a row per class gives the sum over all samples
-    if len(f) < f.shape[1]:
-        variances, along = _along_axes(f, weighted)
-        between = (along**2 / (scale * variances + ridge)).sum() / (len(f) - 1)
-    else:
-        shrunk = scale * (f.T @ f) + ridge * np.eye(f.shape[1])
-        between = (np.linalg.solve(shrunk, weighted.T).T * weighted).sum() / (len(f) - 1)
+    variances = products.axes[0]
+    along = products.sums_along(members / np.sqrt(members.sum(0)))  # a column per class, which gives the sum over all samples
+    between = (along**2 / (scale * variances + ridge)).sum() / (len(f) - 1)
     return float((1 - shrinkage) * between)
 
 
-def transrate(features: npt.NDArray[np.floating], labels: Labels) -> float:
+def transrate(features: Features, labels: Labels) -> float:
     """Return the coding rate of all features less the mean coding rate within the classes (Huang et al. 2022).
 
     Args:
-        features: ``(samples, features)``, finite.
+        features: ``(samples, features)``, finite, or their products.
         labels: ``(samples,)``, whole numbers.
 
     Returns:
         A number of nats without bounds that grows with the scale of the features; higher is better.
     """
-    f = _centred(features)
-    within = [_coding_rate(f[labels == label]) for label in np.unique(labels)]
-    return _coding_rate(f) - float(np.mean(within))
+    products = products_of(features)
+    whole = float(np.log1p(products.axes[0] / (len(products.centred) * DISTORTION)).sum()) / 2
+    return whole - float(np.mean([_coding_rate(products, np.flatnonzero(labels == label)) for label in np.unique(labels)]))
 
 
-def _centred(features: npt.NDArray[np.floating]) -> Array:
-    f = np.asarray(features, dtype=np.float64)
-    return np.asarray(f - f.mean(0))
-
-
-def _class_means(f: Array, labels: Labels) -> tuple[Array, Labels]:
-    """Return the mean of each class, ``(classes, features)``, and the number of each sample's class."""
+def _members(labels: Labels) -> Array:
+    """Return 1 where a sample is of a class, ``(samples, classes)``."""
     numbers = np.unique(labels, return_inverse=True)[1]
-    members = np.eye(int(numbers.max()) + 1)[numbers]
-    return np.asarray((members.T @ f) / members.sum(0)[:, None]), numbers
+    return np.asarray(np.eye(int(numbers.max()) + 1)[numbers])
 
 
-def _along_axes(f: Array, rows: Array) -> tuple[Array, Array]:
-    """Return the variances of features along their principal axes, not divided by the samples, and the coordinates of rows in their span.
-
-    With fewer samples than features the axes come from the smaller matrix of products between samples.
-    """
-    if len(f) < f.shape[1]:
-        variances, samples = np.linalg.eigh(f @ f.T)
-        kept = variances > RELATIVE_RANK * max(variances[-1], 1e-300)
-        return variances[kept], rows @ (f.T @ samples[:, kept]) / np.sqrt(variances[kept])
-    variances, axes = np.linalg.eigh(f.T @ f)
-    kept = variances > RELATIVE_RANK * max(variances[-1], 1e-300)
-    return variances[kept], rows @ axes[:, kept]
-
-
-def _shrinkage(f: Array) -> float:
+def _shrinkage(products: Products) -> float:
     """Return the share of the sphere in the covariance of centred features that Ledoit & Wolf 2004 estimate, in [0, 1]."""
-    samples, dim = f.shape
-    squares = (f**2).sum(1)
-    mean = squares.sum() / f.size
-    of_covariance = (_gram(f) ** 2).sum() / samples**2
+    samples, dim = products.centred.shape
+    squares = (products.centred**2).sum(1)
+    mean = squares.sum() / (samples * dim)
+    of_covariance = (products.gram**2).sum() / samples**2
     noise = ((squares**2).sum() / samples - of_covariance) / samples / dim
     distance = of_covariance / dim - mean**2
     return float(min(max(noise, 0.0), distance) / distance) if distance > 0 else 0.0
 
 
-def _gram(f: Array) -> Array:
-    """Return the products between samples, or those between features if there are fewer."""
-    return np.asarray(f @ f.T if f.shape[0] < f.shape[1] else f.T @ f)
-
-
-def _coding_rate(f: Array) -> float:
-    """Return half the log determinant of ``I + f^T f / (samples * DISTORTION)``, over the smaller side."""
-    gram = _gram(f)
-    return float(np.linalg.slogdet(np.eye(len(gram)) + gram / (len(f) * DISTORTION))[1]) / 2
+def _coding_rate(products: Products, rows: Labels) -> float:
+    """Return half the log determinant of ``I + f^T f / (samples * DISTORTION)`` of some samples, over the smaller side."""
+    gram = products.gram[np.ix_(rows, rows)] if products.wide else gram_of(products.centred[rows])
+    return float(np.linalg.slogdet(np.eye(len(gram)) + gram / (len(rows) * DISTORTION))[1]) / 2

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from zoo.select.transferability.products import RELATIVE_RANK, Array, Products, products_of
+
 ITERATIONS = 11  # of the fixed point, as in the authors' code
 TOLERANCE = 1e-3  # of the ratio of the two precisions, relative
 FLOOR = 1e-5  # keeps both precisions finite where the fit is perfect
-RELATIVE_RANK = 1e-12  # of the largest eigenvalue; a smaller one is rounding
 
 
-def logme(features: npt.NDArray[np.floating], targets: npt.NDArray[np.generic]) -> float:
+def logme(features: npt.NDArray[np.floating] | Products, targets: npt.NDArray[np.generic]) -> float:
     """Return the maximised log evidence per sample, averaged over the classes or values (You et al. 2021).
 
     A class is a column of 0 and 1. The evidence is that of Bayesian linear regression, maximised over the precisions of weights
@@ -20,17 +20,16 @@ def logme(features: npt.NDArray[np.floating], targets: npt.NDArray[np.generic]) 
     without data too, which the authors' code leaves out.
 
     Args:
-        features: ``(samples, features)``, finite.
+        features: ``(samples, features)``, finite, or their products.
         targets: Classes ``(samples,)`` as whole numbers from 0, or values ``(samples,)`` or ``(samples, values)`` as floats.
 
     Returns:
         A number without bounds; higher is better.
     """
-    f = np.asarray(features, dtype=np.float64)
-    y = _columns(np.asarray(targets))
-    squares, projected = _on_axes(f, y)
+    products, y = products_of(features), _columns(np.asarray(targets))
+    squares, projected = _on_axes(products, y)
     rest = np.maximum((y**2).sum(0) - (projected**2).sum(0), 0.0)  # of the labels, outside the span of the features
-    evidences = [_evidence(squares, projected[:, column] ** 2, rest[column], f.shape) for column in range(y.shape[1])]
+    evidences = [_evidence(squares, projected[:, column] ** 2, rest[column], products.centred.shape) for column in range(y.shape[1])]
     return float(np.mean(evidences))
 
 
@@ -41,15 +40,14 @@ def _columns(targets: npt.NDArray[np.generic]) -> Array:
     return np.asarray(targets, dtype=np.float64).reshape(len(targets), -1)
 
 
-def _on_axes(f: Array, y: Array) -> tuple[Array, Array]:
+def _on_axes(products: Products, y: Array) -> tuple[Array, Array]:
     """Return the squared singular values of the features above rounding, and the labels on their left axes."""
-    if f.shape[0] < f.shape[1]:
-        squares, left = np.linalg.eigh(f @ f.T)
-        kept = squares > RELATIVE_RANK * max(squares[-1], 1e-300)
-        return squares[kept], left[:, kept].T @ y
-    squares, right = np.linalg.eigh(f.T @ f)
+    squares, vectors = np.linalg.eigh(products.of_plain())
     kept = squares > RELATIVE_RANK * max(squares[-1], 1e-300)
-    return squares[kept], (right[:, kept].T @ (f.T @ y)) / np.sqrt(squares[kept])[:, None]
+    if products.wide:
+        return squares[kept], vectors[:, kept].T @ y
+    sums = products.centred.T @ y + np.outer(products.mean, y.sum(0))  # of the features as they are
+    return squares[kept], (vectors[:, kept].T @ sums) / np.sqrt(squares[kept])[:, None]
 
 
 def _evidence(squares: Array, label_squares: Array, rest: float, shape: tuple[int, ...]) -> float:

@@ -14,6 +14,7 @@ from zoo.errors import OptionError, OutputExistsError, SavedModelError, did_you_
 from zoo.select.tuning_search.dimensions import Choice
 from zoo.select.tuning_search.pruners import PRUNERS
 from zoo.select.tuning_search.space import Space
+from zoo.util.differences import record_differences
 from zoo.util.extras import require_extra
 
 JOURNAL = "study.journal"
@@ -123,9 +124,11 @@ def _pruner(name: str) -> Any:
 
 
 def _check_same(where: str, name: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
-    names = dict.fromkeys([*ours, *theirs])
-    faults = [f"{key} was {theirs.get(key)!r} and is {ours.get(key)!r}" for key in names if ours.get(key) != theirs.get(key)]
-    if faults:
+    searched = [set(one.get("space") or ()) for one in (ours, theirs)]
+    odd = [line.removeprefix("study.") for line in record_differences("study", theirs, ours)]
+    # An option that one of two spaces has is fixed in the other alone, which the difference of the spaces says.
+    moved = tuple(f"options.{option} " for option in searched[0] ^ searched[1])
+    if faults := [line.removeprefix("options.") for line in odd if not line.startswith(moved)]:
         remedy = "Give the same as before, or name another storage (--storage) or study (--study)"
         raise SavedModelError(fault_list(f"the study {name!r} in {where!r} is another one:", faults, remedy))
 
