@@ -108,7 +108,8 @@ def train_fusion(
         fusion.scores = found | {name: float(run.metrics[fusion.monitor])}
     told = _kept_start(fusion, network, run, valid, start, tune)
     if told:
-        log.warning("%s%s", told, hint_of(fusion.blocks))
+        fusion.verdict = f"{told}{hint_of(fusion.blocks)}"
+        log.warning("%s", fusion.verdict)
     fusion.network = network.eval()
     if tune != "none" and not told:
         fusion.models = {name: _with_values(model, network, name) for name, model in fusion.models.items()}
