@@ -75,6 +75,7 @@ def test_the_groups_that_are_asked_for_train_and_a_saved_fusion_predicts_the_sam
     last = {"blocks.1.conv"}
     assert moved == ({"conv1", "blocks.0.conv", *last} if tune == "all" else last)
     assert [*fusion.scores][3:] == (["concatenate", "gated, all tuned"] if how == "gated" else [])
+    assert [origin.step for origin in fusion.models["image"].origins] == ["random", "fit"]
     again = load_fusion(fusion.save(tmp_path / "saved"), root=folder)
     gaps = train.assign(text=[None, *train["text"][1:]], size=[*train["size"][:-1], None])
     assert np.allclose(again.predict_proba(gaps), fusion.predict_proba(gaps), atol=1e-6)
@@ -211,7 +212,9 @@ def test_values_of_options_are_checked_before_anything_is_read(options: dict[str
 
 
 @pytest.mark.parametrize("how", ["concatenate", "gated"])
-def test_tuning_that_makes_held_out_rows_worse_leaves_the_start(how: str, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_tuning_that_makes_held_out_rows_worse_leaves_the_start(
+    how: str, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     train = agreement(folder, 32, TRAIN)
     train["label"] = ["ab"[row % 2] for row in range(len(train))]
     torch.manual_seed(3)
@@ -226,6 +229,8 @@ def test_tuning_that_makes_held_out_rows_worse_leaves_the_start(how: str, folder
     assert fusion.evaluate(test)["accuracy"] > 0.9
     told = {"concatenate": "kept: the start, .* tune='all' did not improve on it", "gated": "kept: epoch .*, of phase 'fusion'"}
     assert caplog.text.count("did not improve on it") == 1
+    assert load_fusion(fusion.save(tmp_path / "saved")).verdict == fusion.verdict != ""
+    assert fusion.models["image"].origins == image.origins
     assert re.search(told[how], caplog.text)
 
 

@@ -129,7 +129,7 @@ def test_what_a_zero_shot_head_does_not_fit_is_told_before_anything_is_built(enc
     with pytest.raises(OptionError, match="pools by itself"):
         encoder.adapt(2, head="zero-shot", labels=["a", "b"], pool="avg")
     encoder.zero_shot(["red", "blue"]).save(tmp_path / "saved")
-    with pytest.raises(OptionError, match="a saved model keeps the image tower alone"):
+    with pytest.raises(OptionError, match="a saved model keeps one tower alone"):
         zoo.get(tmp_path / "saved").zero_shot(["red", "blue"])
 
 

@@ -72,12 +72,15 @@ def test_a_method_is_compared_with_its_labels_alone(tmp_path: Path) -> None:
     assert rows["labels-alone"]["score"] == wanted
 
 
-def test_a_monitor_that_no_baseline_has_is_told_as_no_comparison(tmp_path: Path) -> None:
+def test_a_monitor_of_the_objective_alone_leaves_the_comparison_to_the_tasks_metric(tmp_path: Path) -> None:
     method = DomainAdaptation(VALID[0], method="coral")
     run = fit(tmp_path, glyphnet(), objective=method, epochs=1)
     assert run.monitor == "target_infomax"
-    assert [row["score"] for row in run.baselines] == [None] * 4
-    assert run.verdict.startswith("no baseline could be compared: none has a target_infomax")
+    assert {row["metric"] for row in run.baselines} == {"accuracy"}
+    assert all(row["score"] is not None for row in run.baselines)
+    worse = [row for row in run.baselines if row["score"] > run.metrics["accuracy"]]
+    assert [row["name"] for row in run.baselines if row["lost"]] == [row["name"] for row in worse]
+    assert "(target_infomax, by which the epoch was chosen, is of the objective alone)" in run.verdict
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

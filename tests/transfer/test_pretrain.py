@@ -236,7 +236,7 @@ def test_the_command_prints_the_verdict_and_train_takes_its_folder(tmp_path: Pat
 def test_what_cannot_be_pretrained_is_refused_before_it_trains(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"'simcrl' \(did you mean 'simclr'\?\); they are: simclr, dino, mae, mlm"):
         toy().pretrain(UNLABELLED, "simcrl")
-    with pytest.raises(OptionError, match=r"MAE: it is no plain ViT, .* layout BCHW .*; take method='dino' or 'simclr'"):
+    with pytest.raises(OptionError, match=r"MAE: it is no plain ViT, .* layout BCHW .*; take another method: 'simclr' or 'dino'"):
         toy().pretrain(UNLABELLED, "mae", out=tmp_path / "d", **SHORT)
     with pytest.raises(OptionError, match=r"images of 18 x 18 pixels are no whole patches of 4; take image_size=16"):
         zoo.get("toy/tokens", weights=False).pretrain(UNLABELLED, "mae", image_size=18, out=tmp_path / "g", **SHORT)

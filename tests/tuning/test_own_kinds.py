@@ -279,3 +279,45 @@ def test_show_says_what_a_saved_model_has_beside_its_backbone_and_its_own_files_
     (tmp_path / "alone" / "zoo.json").write_text("{}")
     assert run("predict", str(tmp_path / "alone"), str(tmp_path)) == 1
     assert "which zoo.load opens in Python; give the folder of the run above it" in capsys.readouterr().err
+
+
+class SequenceBlock(nn.Module):
+    """A residual block whose MLP is a plain sequence, as in open_clip and torchvision."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.mlp = nn.LayerNorm(8), nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.mlp(self.norm(x))
+
+
+class SequenceNet(nn.Module):
+    """Two such blocks, and a projection that looks like an MLP and is none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.blocks = nn.Conv2d(3, 8, 8, 8), nn.ModuleList([SequenceBlock(), SequenceBlock()])
+        self.proj = nn.Sequential(nn.Linear(8, 4), nn.GELU(), nn.Linear(4, 8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.stem(x).flatten(2).transpose(1, 2)
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.proj(tokens)  # type: ignore[no-any-return]  # of a module
+
+
+def test_a_bottleneck_stands_beside_an_mlp_that_is_a_sequence_of_layers() -> None:
+    layers = {"stem": ["stem"], "block": ["blocks.*"], "proj": ["proj"]}
+    model = zoo.wrap(SequenceNet(), inputs=zoo.Image(size=16), layers=layers, features=zoo.Features(dim=8, layout="BND")).adapt(2)
+    mlp, x = model.backbone.get_submodule("blocks.0.mlp"), torch.randn(3, 4, 8)
+    before = mlp(x)
+    assert attach_lora(model, model.groups, kind="adaptformer", width=4) == ["blocks.0.mlp", "blocks.1.mlp"]
+    adapter = mlp.zoo_adapter
+    assert torch.equal(mlp(x), before)
+    with torch.no_grad():
+        adapter.up.weight.normal_()  # type: ignore[union-attr, operator]  # of a module
+    torch.testing.assert_close(mlp(x), before + adapter(x))  # type: ignore[operator]  # likewise
+    detach_lora(model)
+    assert type(mlp) is nn.Sequential
+    assert torch.equal(mlp(x), before)

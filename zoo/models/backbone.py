@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.declare import BackboneSpec, Origin
 from zoo.errors import OptionError, did_you_mean
 from zoo.models.build_options import WITHOUT_EFFECT_ON_WIDTH, with_options
-from zoo.models.pairs.towers import tower_spec
+from zoo.models.pairs.towers import TOWERS, tower_spec
 from zoo.registry.lookup import foreign_folder
 from zoo.registry.registry import default_registry
 from zoo.util.atomic_write import is_file
@@ -36,7 +36,7 @@ def get(
 
     Args:
         name: ``source/name``, an alias, the unambiguous part after the source, or a folder of a saved model or in a format
-            that a plugin reads.
+            that a plugin reads; of a dual encoder's with ``/text`` or ``/image`` behind it for that tower.
         weights: None for the declared pretrained weights, False for random initialisation, or a file or folder of safetensors or
             of a checkpoint of ``torch.save``, or the https URL of such a file, which is fetched once.
         allow_partial: Whether weights may leave tensors of the backbone unfilled, which stay random.
@@ -59,9 +59,19 @@ def find_backbone(name: str | PathLike[str]) -> Backbone:
         from zoo.saved.load import open_backbone
 
         return open_backbone(Path(name))
+    if (whole := _of_tower(Path(name))) is not None:
+        return configured(find_backbone(whole), weights=None, allow_partial=False, options={"tower": Path(name).name})
     entry = default_registry().resolve(str(name))
     plugin = f"{entry.plugin.distribution} {entry.plugin.version}".strip() if entry.plugin else ""
     return Backbone(entry.spec, plugin=plugin)
+
+
+def _of_tower(path: Path) -> Path | None:
+    """Return the folder of a dual encoder whose tower a path names, as ``FOLDER/text``; None for others."""
+    if path.name not in TOWERS or path.exists():
+        return None
+    folder = path.parent
+    return folder if any(is_file(folder / file) for file in SAVED) or foreign_folder(str(folder)) is not None else None
 
 
 def configured(

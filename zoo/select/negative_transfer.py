@@ -48,12 +48,14 @@ class Baseline:
 
     Attributes:
         name: The method.
-        score: Its value of the monitor on the validation data, or None.
+        metric: What compares: the monitor of the run, or the task's where that is one of the objective alone.
+        score: Its value on the validation data, or None.
         lost: Whether the run is worse.
         note: Why there is no score; else its folder, if it has one.
     """
 
     name: str
+    metric: str
     score: float | None
     lost: bool
     note: str = ""
@@ -108,7 +110,7 @@ def run_with_baselines(job: Job, out: str | Path | None, *, resume: bool, valida
     job = replace(job, open_data=opened)
     run = _run(job, out, resume=resume)
     rows = list(_rows(job, start, run, opened()))
-    verdict = _verdict(run, rows, len(opened()[1] or ()))
+    verdict = _verdict(run, rows, len(opened()[1] or ()), _monitor(job, run))
     run = replace(run, baselines=[asdict(row) for row in rows], verdict=verdict)
     record = json.loads((run.dir / RECORD).read_text(encoding="utf-8"))
     write_run(run.dir, record | {FOLDER: {"rows": run.baselines, "verdict": verdict}})
@@ -122,13 +124,14 @@ def _run(job: Job, out: str | Path | None, *, resume: bool) -> Run:
 
 
 def _rows(job: Job, start: TaskModel, run: Run, tables: Tables) -> Iterator[Baseline]:
-    mine, lower = run.metrics.get(run.monitor), _is_lower(job, run.monitor)
+    monitor = _monitor(job, run)
+    mine, lower = run.metrics.get(monitor), _is_lower(job, monitor)
 
     def judged(name: str, score: float | None, note: str = "") -> Baseline:
         lost = score is not None and mine is not None and bool(score < mine if lower else score > mine)
-        return Baseline(name, score, lost, note)
+        return Baseline(name, monitor, score, lost, note)
 
-    yield judged("prior", _prior(job, tables).get(run.monitor))
+    yield judged("prior", _prior(job, tables).get(monitor))
     for name, make in _trained(job, start, run).items():
         try:
             other = make()
@@ -139,7 +142,7 @@ def _rows(job: Job, start: TaskModel, run: Run, tables: Tables) -> Iterator[Base
         if isinstance(found, str):
             yield judged(name, None, found)
         else:
-            yield judged(name, found.metrics.get(run.monitor), f"{FOLDER}/{name}")
+            yield judged(name, found.metrics.get(monitor), f"{FOLDER}/{name}")
 
 
 def _trained(job: Job, start: TaskModel, run: Run) -> dict[str, Callable[[], Job | str]]:
@@ -174,8 +177,10 @@ def _trained(job: Job, start: TaskModel, run: Run) -> dict[str, Callable[[], Job
     return found | {"from-scratch": scratch}
 
 
-def _monitor(job: Job, run: Run) -> str | None:
-    return run.monitor if run.monitor in find_task(job.model.task).monitors else None
+def _monitor(job: Job, run: Run) -> str:
+    """Return the metric that compares: the monitor of the run, or the task's where that is one of the objective alone."""
+    known = [*find_task(job.model.task).monitors, *job.own.metrics]
+    return run.monitor if run.monitor in known else next((name for name in known if name in run.metrics), run.monitor)
 
 
 def _random(model: TaskModel, seed: int) -> TaskModel:
@@ -196,19 +201,17 @@ def _is_lower(job: Job, monitor: str) -> bool:
     return monitor in {*find_task(job.model.task).lower_is_better, *job.own.lower}
 
 
-def _verdict(run: Run, rows: list[Baseline], samples: int) -> str:
-    """Return in one line whether the run is better than its baselines."""
-    value = run.metrics.get(run.monitor)
+def _verdict(run: Run, rows: list[Baseline], samples: int, monitor: str) -> str:
+    """Return in one line whether the run is better than its baselines, by a metric that they have too."""
+    value = run.metrics.get(monitor)
     if value is None:
-        return f"the run has no {run.monitor} to compare baselines by"
+        return f"the run has no {monitor} to compare baselines by"
     if all(row.score is None for row in rows):
-        return (
-            f"no baseline could be compared: none has a {run.monitor}, by which the objective chose the epoch; "
-            "name a metric of the task (monitor, --monitor)"
-        )
+        return f"no baseline could be compared: none has a {monitor}"
     lost = any(row.lost for row in rows)
     scores = ", ".join(f"{row.name} {row.score:.4f}" for row in rows if row.score is not None and (row.lost or not lost))
     on = f"on {count(samples, 'validation sample')}"
+    on += "" if monitor == run.monitor else f" ({run.monitor}, by which the epoch was chosen, is of the objective alone)"
     if lost:
-        return f"the run lost to a simpler method: {run.monitor} {value:.4f} {on}, and {scores}; take that, or find out why"
-    return f"no baseline is better: {run.monitor} {value:.4f} {on}, and {scores}"
+        return f"the run lost to a simpler method: {monitor} {value:.4f} {on}, and {scores}; take that, or find out why"
+    return f"no baseline is better: {monitor} {value:.4f} {on}, and {scores}"

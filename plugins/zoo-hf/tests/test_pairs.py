@@ -118,7 +118,8 @@ def test_a_repository_gives_both_towers_without_network(
 
 def test_texts_are_classified_by_the_text_tower(whole: Callable[[str], tuple[Path, Any]], tmp_path: Path) -> None:
     path, _ = whole("clip")
-    model = zoo.get(path, tower="text").adapt(2)
+    assert zoo.get(path / "text").spec == zoo.get(path, tower="text").spec
+    model = zoo.get(f"{path}/text").adapt(2)
     model.fit((["good film", "bad film"] * 8, ["y", "n"] * 8), False, recipe="linear-probe", epochs=1, out=tmp_path / "run", quiet=True)
     assert zoo.load(tmp_path / "run").predict(["good film", "bad film"]) == ["y", "n"]
 
@@ -142,6 +143,8 @@ def test_what_has_no_text_tower_says_so(folder: Callable[..., Path]) -> None:
     for path in (folder("clip_vision_model", auto=AutoModel), folder("bert")):
         with pytest.raises(zoo.OptionError, match="has no text tower"):
             zoo.get(path, tower="text")
+        with pytest.raises(zoo.OptionError, match="has no text tower"):
+            zoo.get(path / "text")
     with pytest.raises(zoo.OptionError, match="has no text tower"):
         zoo.get(path, weights=False).zero_shot(["cat", "dog"])
     with pytest.raises(zoo.OptionError, match="did you mean 'text'"):

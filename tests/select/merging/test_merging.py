@@ -50,6 +50,17 @@ def test_a_soup_is_the_mean_of_the_runs_that_do_not_harm(runs: list[str], tmp_pa
     assert not told["steps"][-1]["added"]
 
 
+def test_a_uniform_soup_is_the_mean_of_all_runs_and_says_that_it_is_worse(
+    runs: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = zoo.select.soup(runs, VALID, out=tmp_path / "all", metric="loss", uniform=True)
+    assert sorted(found.kept) == sorted(runs)
+    each = [values(zoo.load(folder))["head.linear.weight"].double() for folder in runs]
+    assert torch.allclose(values(zoo.load(tmp_path / "all"))["head.linear.weight"].double(), sum(each) / 3, atol=1e-6)  # type: ignore[arg-type]  # tensors
+    assert found.score > min(found.scores.values())
+    assert "the mean of all 3 has loss" in caplog.text
+
+
 def test_a_soup_knows_all_that_its_runs_were_trained_on_and_has_no_calibration_of_one(runs: list[str], tmp_path: Path) -> None:
     first = zoo.load(runs[0])
     first.trained_on = ("other",)

@@ -83,7 +83,9 @@ def fuse(options: argparse.Namespace, out: Output) -> None:
     folder = found.save(options.out, overwrite=options.overwrite)  # first, as the test table may have faults
     metrics = {} if options.test is None else found.evaluate(options.test)
     if options.json:
-        out.json({"dir": str(folder), "classes": list(found.classes), "metrics": metrics, "scores": dict(found.scores)})
+        out.json(
+            {"dir": str(folder), "classes": list(found.classes), "metrics": metrics, "scores": dict(found.scores), "verdict": found.verdict}
+        )
         return
     rows = [[name, f"{value:.4f}"] for name, value in found.scores.items()]
     parts = table(rows, ("held-out rows, by", found.monitor), right=(1,)) + "\n" if rows else ""
@@ -204,6 +206,7 @@ def show_fused(options: argparse.Namespace, out: Output) -> None:
         "columns": ", ".join(f"{role}={name}" for role, name in record["columns"].items()),
         "scores": ", ".join(f"{name} {value:.4f}" for name, value in record["scores"].items()),
         "scored by": record["monitor"] if record["scores"] else "",
+        "verdict": record["verdict"],
     }
     print(printable("\n".join([options.name, FUSE, "", page({key: text for key, text in rows.items() if text}, width=terminal_width())])))
 

@@ -135,7 +135,7 @@ def train(options: argparse.Namespace, out: Output) -> None:
         print(candidate_table(run), end="\n\n")
     if compared:
         rows = [[row["name"], "" if row["score"] is None else f"{row['score']:.4f}", row["note"]] for row in run.baselines]
-        print(table(rows, ("baseline", run.monitor, "note"), right=(1,)), end="\n\n")
+        print(table(rows, ("baseline", run.baselines[0]["metric"], "note"), right=(1,)), end="\n\n")
         print(textwrap.fill(run.verdict, 80))
     print(*filter(None, (metrics_line(run.metrics), str(run.dir))), sep="\n")
 

@@ -42,8 +42,8 @@ class Run:
             that trained, whether it was chosen, and a note, such as why it was left out. With ``DomainAdaptation(target,
             method="auto")`` one row per method: what each validator says, its votes, and a note. Empty for other runs.
         choice: The reason of the choice among them, in one line.
-        baselines: With ``baselines=True`` a row per simpler method: name, score (the monitor, or None), whether the run lost to it, and
-            a note. Empty without.
+        baselines: With ``baselines=True`` a row per simpler method: name, metric that compares, score (or None), whether the run lost to
+            it, and a note. Empty without.
         verdict: Whether the run is better than all of them, in one line.
     """
 

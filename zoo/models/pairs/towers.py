@@ -23,11 +23,10 @@ def pair_of(spec: BackboneSpec, what: str) -> Pair:
     """
     if spec.pair is not None:
         return spec.pair
-    saved = " (a saved model keeps the image tower alone)" if spec.name.startswith("saved/") else ""
-    raise OptionError(
-        f"{what} needs a dual encoder of images and texts, and {spec.name!r} has no text tower{saved}; take one such as "
-        "'hf/openai/clip-vit-base-patch32'"
-    )
+    remedy = "take one such as 'hf/openai/clip-vit-base-patch32'"
+    if spec.name.startswith("saved/"):
+        remedy = "a saved model keeps one tower alone; give the dual encoder that it began with, such as 'hf/openai/clip-vit-base-patch32'"
+    raise OptionError(f"{what} needs a dual encoder of images and texts, and {spec.name!r} has no text tower; {remedy}")
 
 
 def image_spec(spec: BackboneSpec, what: str = "tower='image'") -> BackboneSpec:

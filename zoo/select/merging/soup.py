@@ -1,7 +1,8 @@
-"""Greedy soup: the mean of the values of several runs, each added where held-out data do not get worse (Wortsman et al. 2022)."""
+"""Soups: the mean of the values of several runs, of all or of those with which held-out data do not get worse (Wortsman et al. 2022)."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,17 +22,23 @@ from zoo.util.atomic_write import write_json
 RECORD = "soup.json"
 
 
-def soup(runs: Sequence[str | Path], valid: Any, *, out: str | Path, metric: str | None = None, **options: Any) -> Merged:
+log = logging.getLogger("zoo")
+
+
+def soup(
+    runs: Sequence[str | Path], valid: Any, *, out: str | Path, metric: str | None = None, uniform: bool = False, **options: Any
+) -> Merged:
     """Average the values of fine-tuned models of one pretrained backbone, and save the result: one model, as fast as any of them.
 
     The best model on the held-out data begins. The others follow in the order of their scores, and each stays in the mean if the data
-    are predicted no worse with it.
+    are predicted no worse with it; in a uniform soup all stay, and the data say only whether that is worse than the best alone.
 
     Args:
         runs: Folders of runs, or of a cross-validation, whose folds are taken.
         valid: Labelled data that none of them was trained on.
         out: The folder of the result.
         metric: The metric that chooses; None for the first of the task.
+        uniform: Whether all runs are averaged, whatever the data say.
         **options: As for ``evaluate``.
 
     Returns:
@@ -61,11 +68,14 @@ def soup(runs: Sequence[str | Path], valid: Any, *, out: str | Path, metric: str
         mixed = mean_values(values, len(kept), read_state(one.folder))
         model.load_state_dict(mixed)
         with_it = score_of(model.evaluate(valid, **options), metric, one.folder)
-        added = not_worse(with_it, score, lower=lower)
+        added = uniform or not_worse(with_it, score, lower=lower)
         steps.append({"run": str(one.folder), "score": with_it, "added": added})
         if added:
             values, score = mixed, with_it
             kept.append(str(one.folder))
+    if not not_worse(score, scores[kept[0]], lower=lower):
+        line = "the mean of all %d has %s %.4f on these data, worse than %.4f of %s alone; the greedy soup leaves out what harms"
+        log.warning(line, len(kept), metric, score, scores[kept[0]], kept[0])
     model.load_state_dict(values)
     model.trained_on = tuple(dict.fromkeys(digest for name in kept for digest in trained_on[name]))
     model.origins = (*model.origins, Origin(step="mean", name=count(len(kept) - 1, "further run")))

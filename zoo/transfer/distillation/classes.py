@@ -47,7 +47,9 @@ def shared_classes(student: Sequence[str], teacher: Sequence[str] | None, output
     if len(known) < least or (missing and not partly):
         told = [f"{name!r}{did_you_mean(name, teacher)}" for name in missing]
         remedy = "give a teacher that knows them"
-        if len(known) >= least:
+        if partly:
+            remedy += f"; both know {count(len(known), 'class')}, of which classes='shared' needs {least} or more"
+        elif len(known) >= least:
             remedy += f", or classes='shared' to learn the other {len(known)} from it"
         raise DataError(
             f"the teacher does not know {len(missing)} of the student's {count(len(student), 'class')}: {examples(told)}; "

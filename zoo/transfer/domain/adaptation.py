@@ -62,8 +62,11 @@ class DomainAdaptation(Method):
 
         known = (*KINDS, AUTO)
         faults = []
+        if self.method == "shot":
+            remedy = "zoo.transfer.adapt_source_free(model, target), zoo adapt-domain RUN TARGET --source-free"
+            faults.append(f"method 'shot' starts from a trained model, without the source: {remedy}")
         for name, value, allowed in (("method", self.method, known), ("validator", self.validator, VALIDATORS)):
-            if value not in allowed:
+            if value not in allowed and value != "shot":
                 faults.append(f"{name} is {value!r}{did_you_mean(str(value), allowed)}; it is one of: {', '.join(allowed)}")
         for name in ("weight", "spectral"):
             value = getattr(self, name)

@@ -50,6 +50,7 @@ class Fusion:
         uncertain: What a label of -1 counts as; None refuses it.
         scores: How well each part alone and the fusion predict rows that they were not fitted on, by the metric ``monitor``.
         monitor: Name of the metric.
+        verdict: In one line that tuning was not better than its start, which was kept; empty where it was, or nothing was tuned.
     """
 
     models: Mapping[str, TaskModel]
@@ -70,6 +71,7 @@ class Fusion:
     uncertain: str | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
     monitor: str = ""
+    verdict: str = ""
 
     def predict(self, data: Any) -> list[Any]:
         """Return the label of each row of a table; for a multi-label task a tuple of labels."""

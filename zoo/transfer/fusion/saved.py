@@ -46,7 +46,7 @@ def save_fusion(fusion: Any, path: Path, *, overwrite: bool) -> Path:
     tensors |= {f"{name}.{key}": getattr(block, key) for name, block in fusion.blocks.items() for key in ("mean", "scale")}
     fields: dict[str, Any] = {"numbers": list(fusion.numbers), "task": fusion.task, "classes": list(fusion.classes)}
     fields |= {"columns": dict(fusion.columns), "scores": dict(fusion.scores), "monitor": fusion.monitor, "how": fusion.how}
-    fields |= {"label_columns": list(fusion.label_columns), "uncertain": fusion.uncertain}
+    fields |= {"label_columns": list(fusion.label_columns), "uncertain": fusion.uncertain, "verdict": fusion.verdict}
     if fusion.network is not None:
         mixer: Any = fusion.network.backbone.mixer
         fields |= {"tokens": fusion.tokens, "dropout": mixer.dropout}
@@ -112,8 +112,8 @@ def fusion_record(path: Path) -> dict[str, Any]:
 
     Returns:
         ``models`` (the folders of its image and text models by their part), ``numbers``, ``how``, ``trained``, ``dim`` (width of the fused
-        features), ``tokens`` (of a text, of a trained one), ``dropout`` (likewise), ``task``, ``classes``, ``columns``, ``scores`` and
-        ``monitor``.
+        features), ``tokens`` (of a text, of a trained one), ``dropout`` (likewise), ``task``, ``classes``, ``columns``, ``scores``,
+        ``monitor`` and ``verdict``.
 
     Raises:
         SavedModelError: If the folder holds none, or it is damaged.
@@ -125,7 +125,7 @@ def fusion_record(path: Path) -> dict[str, Any]:
         more = {"tokens": told["tokens"], "dropout": told["dropout"]} if trained else {}
         models = {name: str(path / name) for name in told["models"] if name in OF_ONE_KIND}
         found = {"models": models, "how": told.get("how", "concatenate"), "trained": trained, "dim": dim} | known | more
-        return found | {"scores": told.get("scores", {}), "monitor": told.get("monitor", "")}
+        return found | {"scores": told.get("scores", {}), "monitor": told.get("monitor", ""), "verdict": told.get("verdict", "")}
 
 
 def read_fusion(path: Path) -> dict[str, Any]:
@@ -148,6 +148,7 @@ def read_fusion(path: Path) -> dict[str, Any]:
         fields |= {"blocks": {name: Block(tensors[f"{name}.mean"], tensors[f"{name}.scale"]) for name in names}}
         fields |= {"scores": told.get("scores", {}), "monitor": told.get("monitor", ""), "how": told.get("how", "concatenate")}
         fields |= {"label_columns": tuple(told.get("label_columns", ())), "uncertain": told.get("uncertain")}
+        fields["verdict"] = told.get("verdict", "")
         if told["format"] == 1:
             return fields | {"weight": tensors["weight"], "bias": tensors["bias"]}
         return fields | {"trained": True, "network": _network(told, fields, tensors), "tokens": told["tokens"]}

@@ -106,10 +106,12 @@ def train_fusion(
     if found and fusion.monitor in run.metrics:
         name = fusion.how if tune == "none" else f"{fusion.how}, {tune} tuned"
         fusion.scores = found | {name: float(run.metrics[fusion.monitor])}
-    if told := _kept_start(fusion, network, run, valid, start, tune):
-        log.warning("%s%s", told, hint_of(fusion.blocks))
+    told = _kept_start(fusion, network, run, valid, start, tune)
+    if told:
+        fusion.verdict = f"{told}{hint_of(fusion.blocks)}"
+        log.warning("%s", fusion.verdict)
     fusion.network = network.eval()
-    if tune != "none":
+    if tune != "none" and not told:
         fusion.models = {name: _with_values(model, network, name) for name, model in fusion.models.items()}
 
 
@@ -143,6 +145,7 @@ def _with_values(model: TaskModel, network: TaskModel, name: str) -> TaskModel:
     """Return a copy of the model of a part with the tuned values."""
     tuned, backbones = copy.deepcopy(model), network.backbone.towers.backbones  # type: ignore[union-attr]  # a FusedBackbone
     tuned.backbone.load_state_dict(backbones[name].state_dict())  # type: ignore[union-attr,index]
+    tuned.origins, tuned.trained_on = (*model.origins, *network.origins[-1:]), (*model.trained_on, *network.trained_on)
     return tuned
 
 

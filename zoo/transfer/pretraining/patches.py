@@ -95,7 +95,7 @@ def patch_side(model: TaskModel) -> int | None:
 
 def find_patches(model: TaskModel) -> Patches | str:
     """Return the tokens of a backbone, or why it has none that can be left out."""
-    inputs, remedy = model.inputs, "take method='dino' or 'simclr'"
+    inputs, remedy = model.inputs, "take another method: 'simclr' or 'dino'"
     if not isinstance(inputs, Image) or model.spec.features.layout != "BND":
         return f"it is no plain ViT, as its features have the layout {model.spec.features.layout} and not one vector per patch; {remedy}"
     side = patch_side(model)

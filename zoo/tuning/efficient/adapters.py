@@ -59,6 +59,19 @@ class _Beside(Extended):
         return output
 
 
+class _BesideSequence(Extended):
+    """The same of an MLP that is a plain sequence of layers, which would call the bottleneck as one of them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        adapter = self._modules[NAME]
+        assert adapter is not None, "it is attached"
+        output = x
+        for name, layer in self.named_children():
+            output = output if name == NAME else layer(output)
+        found: Tensor = output + adapter(x)
+        return found
+
+
 def _blocks(groups: LayerGroups, inputs: Inputs) -> list[str]:
     """Return the blocks with an output of known channels; sequences, whose children are called in turn, are none."""
     found = {name: block for name, block in residual_blocks(groups).items() if not isinstance(block, CONTAINERS)}
@@ -76,7 +89,11 @@ def _mlps(groups: LayerGroups, _inputs: Inputs) -> list[str]:
     """Return the modules of two linear layers from and to the same channels, as the MLP of a vision transformer."""
     members = [(name, module) for group in groups for name, module in group.modules()]
     walked = [(f"{name}.{inner}".rstrip("."), each) for name, module in members for inner, each in module.named_modules()]
-    fitting = [name for name, module in dict(walked).items() if _is_mlp(module)]
+    # A sequence of layers is an MLP inside a block alone; elsewhere it may be a projection.
+    blocks = tuple(f"{name}." for name in residual_blocks(groups))
+    fitting = [
+        name for name, module in dict(walked).items() if _is_mlp(module) and (not isinstance(module, CONTAINERS) or name.startswith(blocks))
+    ]
     if not fitting:
         raise LayerGroupError(
             f"no module of the groups {', '.join(groups.names) or '(none)'} is an MLP of two linear layers, which AdaptFormer stands "
@@ -87,7 +104,7 @@ def _mlps(groups: LayerGroups, _inputs: Inputs) -> list[str]:
 
 def _is_mlp(module: nn.Module) -> bool:
     linear = [layer for layer in module.children() if isinstance(layer, nn.Linear)]
-    if len(linear) != 2 or isinstance(module, CONTAINERS):
+    if len(linear) != 2 or (isinstance(module, CONTAINERS) and type(module).forward is not nn.Sequential.forward):
         return False
     first, second = linear
     # Of anything else it has norms, dropout and activations only.
@@ -117,7 +134,7 @@ def _attach_beside(backbone: nn.Module, names: tuple[str, ...], _inputs: Inputs,
     for name in names:
         mlp = backbone.get_submodule(name)
         channels = next(layer.in_features for layer in mlp.children() if isinstance(layer, nn.Linear))
-        _put(mlp, Bottleneck(channels, width, -1, SCALE), _Beside)
+        _put(mlp, Bottleneck(channels, width, -1, SCALE), _BesideSequence if isinstance(mlp, nn.Sequential) else _Beside)
 
 
 def _put(block: nn.Module, adapter: Bottleneck, kind: type[Extended]) -> None:

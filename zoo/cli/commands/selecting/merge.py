@@ -27,6 +27,8 @@ def register(commands: Commands) -> None:
         add("runs", metavar="RUN", nargs="+", help="folders of runs, or of a cross-validation, whose folds are taken")
         add("--valid", metavar="DATA", required=True, help="labelled data that none of the runs was trained on")
         add("--metric", metavar="NAME", help="the metric that chooses; else the first of the task")
+        if name == "soup":
+            add("--uniform", action="store_true", help="average all runs, and say if that is worse than the best alone")
         add("--out", metavar="DIR", required=True, help="the folder of the result, a saved model")
         labelled_options(command)
         command.set_defaults(run=merge)
@@ -43,7 +45,7 @@ def merge(options: argparse.Namespace, out: Output) -> None:
     if options.command == "soup":
         from zoo.select.merging.soup import soup
 
-        found = soup(options.runs, options.valid, **given)
+        found = soup(options.runs, options.valid, uniform=options.uniform, **given)
     else:
         from zoo.select.merging.greedy_ensemble import ensemble
 
