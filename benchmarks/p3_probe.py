@@ -64,13 +64,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="../shared/data")
     parser.add_argument("--repeats", type=int, default=3)
+    peers = [name for name in RUNS if name != "zoo"]
+    parser.add_argument("--beside", nargs="*", default=peers, choices=peers, metavar="RUN", help="; ".join(peers))
     arguments = parser.parse_args()
     data = needed(Path(arguments.data))
 
     def runner(body: str) -> float:
         return process_result(COMMON + body + MEASURE, str(data))["seconds"]
 
-    measured = alternate({name: lambda body=body: runner(body) for name, body in RUNS.items()}, arguments.repeats)  # type: ignore[misc]
+    chosen = {name: RUNS[name] for name in ("zoo", *arguments.beside)}
+    measured = alternate({name: lambda body=body: runner(body) for name, body in chosen.items()}, arguments.repeats)  # type: ignore[misc]
     report("P3: CPU seconds of a linear probe, 20 epochs", measured, ours="zoo")
 
 
