@@ -54,6 +54,14 @@ def _labels(task: str, count: int) -> Any:
     return names if task == "single-label" else [[name] for name in names]
 
 
+def test_members_whose_heads_nobody_trained_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    each = [model(seed=seed) for seed in range(2)]
+    each[1].note_random_head("a reason of its own")
+    torch.nn.init.ones_(each[0].head.linear.weight)
+    assert len(Ensemble(each).predict(PIXELS)) == 12
+    assert "a reason of its own" in caplog.text
+
+
 def test_the_outputs_of_a_regression_are_averaged() -> None:
     each = [model(1, task="regression", seed=seed) for seed in range(2)]
     for seed, one in enumerate(each):

@@ -52,6 +52,7 @@ class Ensemble(TaskModel):
         calibrations = [model.calibration and current_calibration(model.calibration, model.head) for model in models]
         self._temperatures = [1.0 if found is None else found.temperature for found in calibrations]
         self.trained_on = tuple(dict.fromkeys(digest for model in models for digest in model.trained_on))
+        self.random_head_warning = next((each.random_head_warning for each in models if each.has_random_head), first.random_head_warning)
 
     @property
     def models(self) -> list[TaskModel]:
