@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import zoo
 from tests.multimodal import rows
 from tests.multimodal.rows import bits
 from tests.select.command_line import run
@@ -135,6 +136,20 @@ def test_labels_in_columns_of_their_own_are_read_again_when_measured(folder: Pat
     assert fusion.classes == tuple(columns)
     assert fusion.evaluate(folder / "wide.csv")["macro_f1"] > 0.9
     assert run("eval", str(tmp_path / "saved"), str(folder / "wide.csv")) == 0
+
+
+def test_a_part_with_a_head_that_was_trained_predicts_without_a_warning(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train = bits(folder, 12, 1)
+    images = [str(folder / name) for name in train["file_name"]]
+    model = zoo.get("toy/net", weights=False).adapt(2, labels=["red", "blue"])
+    model.fit((images, ["red", "blue"] * 6), False, recipe="linear-probe", out=tmp_path / "run", quiet=True)
+    fused(train, folder, image=model).save(tmp_path / "saved")
+    part = zoo.load(tmp_path / "saved" / "image")
+    caplog.clear()
+    assert part.predict(images) == model.predict(images)
+    assert "predictions mean nothing" not in caplog.text
 
 
 def test_a_label_that_no_class_has_is_told_without_options_that_fusion_lacks(folder: Path) -> None:

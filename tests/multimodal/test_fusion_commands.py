@@ -45,7 +45,7 @@ def test_the_commands_predict_and_eval_read_a_fusion(
     assert "--sets, --image-size: " in capsys.readouterr().err
     assert "predictions mean nothing" not in caplog.text
     assert run("predict", str(tmp_path / "saved" / "text"), "it is good") == 0
-    assert "it is a part of a fusion, so its own head was not trained and predictions mean nothing" in caplog.text
+    assert "it is a part of a fusion, whose own head is not used there, so predictions mean nothing" in caplog.text
     test.drop(columns="text").to_csv(tmp_path / "less.csv", index=False)
     assert run("predict", saved, str(tmp_path / "less.csv")) == 1
     assert "no column 'text' for the text backbone" in capsys.readouterr().err

@@ -67,6 +67,7 @@ def test_the_groups_that_are_asked_for_train_and_a_saved_fusion_predicts_the_sam
     if how == "concatenate":  # of which tuning finds more than a linear head
         train = train.assign(label=["ab"[row % 2] for row in range(len(train))])
     image = zoo.get("toy/net", weights=False).adapt(2)
+    torch.nn.init.ones_(image.head.linear.weight)  # type: ignore[union-attr, arg-type]  # of a module
     before = {name: value.clone() for name, value in image.backbone.state_dict().items()}
     fusion = fused(train, folder, how, tune=tune, epochs=2, image=image, numbers=["size"])
     assert all(torch.equal(value, before[name]) for name, value in image.backbone.state_dict().items())  # the given model stays
@@ -76,6 +77,8 @@ def test_the_groups_that_are_asked_for_train_and_a_saved_fusion_predicts_the_sam
     assert moved == ({"conv1", "blocks.0.conv", *last} if tune == "all" else last)
     assert [*fusion.scores][3:] == (["concatenate", "gated, all tuned"] if how == "gated" else [])
     assert [origin.step for origin in fusion.models["image"].origins] == ["random", "fit"]
+    assert fusion.models["image"].has_random_head, "its own head is of the features before"
+    assert not image.has_random_head
     again = load_fusion(fusion.save(tmp_path / "saved"), root=folder)
     gaps = train.assign(text=[None, *train["text"][1:]], size=[*train["size"][:-1], None])
     assert np.allclose(again.predict_proba(gaps), fusion.predict_proba(gaps), atol=1e-6)

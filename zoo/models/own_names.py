@@ -6,7 +6,7 @@ OWN_PREFIX = "own/"  # of the names of networks
 OWN_HEAD = "own"  # name of every head
 FUSION = "fusion-of-parts"  # what zoo.transfer.fuse wraps: no network of the user's, and no saved model opens it
 FUSION_IS = "the network of a fusion; zoo.transfer.load_fusion opens the folder that Fusion.save (zoo fuse --out) wrote"
-HEAD_OF_PART = "it is a part of a fusion, so its own head was not trained and predictions mean nothing; give the folder above it"
+HEAD_OF_PART = "it is a part of a fusion, whose own head is not used there, so predictions mean nothing; give the folder above it"
 
 
 def is_own(name: str) -> bool:

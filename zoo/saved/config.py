@@ -82,7 +82,7 @@ class ZooConfig(pydantic.BaseModel):
         calibration: What was measured on held-out data; None if nothing was, and in models of earlier versions.
         trained_on: Digests of the training data.
         origins: Steps in which the values came about; empty in models of earlier versions.
-        of_fusion: Whether it is a part of a fusion, whose own head predicts; False in models of earlier versions.
+        unused_head: Whether it is a part of a fusion whose own head was not trained for these values; False in models of earlier versions.
         update: Adapters or learned tokens inside the backbone; None without, and in models of earlier versions.
         keys: Prefixes of tensor names in the model -> those in the file.
         sha256: Digest of model.safetensors.
@@ -111,7 +111,7 @@ class ZooConfig(pydantic.BaseModel):
     calibration: SavedCalibration | None = None
     trained_on: list[str] = []
     origins: list[Origin] = []
-    of_fusion: bool = False
+    unused_head: bool = False
     update: Attached | None = None
     keys: dict[str, str]
     sha256: str

@@ -142,7 +142,7 @@ def _take_facts(model: TaskModel, config: Config) -> None:
     model.thresholds = tuple(config.zoo.thresholds) or None
     model.trained_on = tuple(config.zoo.trained_on)
     model.origins = tuple(config.zoo.origins)
-    if config.zoo.of_fusion:
+    if config.zoo.unused_head:
         model.note_random_head(HEAD_OF_PART)
 
 

@@ -43,7 +43,7 @@ def save(model: TaskModel, folder: Path, *, overwrite: bool = False, of_fusion: 
         folder: The folder.
         overwrite: Whether files there may be replaced.
         of_fusion: Whether the model is a part of a fusion, which opens in zoo only; it is then not logged that the home library of the
-            backbone cannot open the folder, and the head counts as untrained.
+            backbone cannot open the folder, and a head that nobody trained is recorded, of which predictions warn.
 
     Raises:
         OutputExistsError: If the folder holds anything, unless ``overwrite``.
@@ -61,7 +61,7 @@ def save(model: TaskModel, folder: Path, *, overwrite: bool = False, of_fusion: 
         write({file_name(name, keys): tensor for name, tensor in model.state_dict().items()}, staged)
         config = describe(model, keys=keys, root=root_of(model.spec), sha256=file_digest(staged))
         (folder / "config.json").unlink(missing_ok=True)
-        config.zoo.of_fusion = of_fusion
+        config.zoo.unused_head = of_fusion and model.has_random_head
         config.zoo.reference_outputs = reference_outputs(model)
         config.zoo.calibration = write_calibration(current_calibration(model.calibration, model.head), folder)
         write_text(folder / "preprocessor_config.json", preprocessor(model.inputs) + "\n")

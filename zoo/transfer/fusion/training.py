@@ -23,6 +23,7 @@ from zoo.engine.rundir.run_folder import Run
 from zoo.engine.solved.solved_head import SolvedHead
 from zoo.engine.train.finalize import kept_before_tuning
 from zoo.engine.train.train_state import values_of
+from zoo.models.own_names import HEAD_OF_PART
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 from zoo.transfer.fusion.augmentation import SWITCHES, USUAL, is_augmented, without_mixtures
@@ -145,6 +146,7 @@ def _with_values(model: TaskModel, network: TaskModel, name: str) -> TaskModel:
     """Return a copy of the model of a part with the tuned values."""
     tuned, backbones = copy.deepcopy(model), network.backbone.towers.backbones  # type: ignore[union-attr]  # a FusedBackbone
     tuned.backbone.load_state_dict(backbones[name].state_dict())  # type: ignore[union-attr,index]
+    tuned.note_random_head(HEAD_OF_PART)  # also of one that was trained, on features that are no more
     tuned.origins, tuned.trained_on = (*model.origins, *network.origins[-1:]), (*model.trained_on, *network.trained_on)
     return tuned
 
