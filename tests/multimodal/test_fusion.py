@@ -160,6 +160,18 @@ def test_a_label_that_no_class_has_is_told_without_options_that_fusion_lacks(fol
     assert "--" not in str(told.value)
 
 
+def test_a_label_is_no_number_to_predict_it_from(folder: Path) -> None:
+    train = bits(folder, 12, 1).assign(large=[0, 1] * 6, kind=[0, 1] * 6)
+    with pytest.raises(OptionError, match="numbers names 'large', which the labels are read from"):
+        fused(train, folder, task="multi-label", label_columns=["kind", "large"], numbers=["large"])
+    with pytest.raises(OptionError, match="numbers names 'label', which"):
+        fused(train.assign(label=train["large"]), folder, numbers=["label"])
+    with pytest.raises(OptionError, match="numbers names 'kind', which"):
+        fused(train, folder, numbers=["size", "kind"], columns={"label": "kind"})
+    with pytest.raises(OptionError, match="label_columns is 'large'; give a list of columns"):
+        fused(train, folder, task="multi-label", label_columns="large")
+
+
 def test_what_cannot_be_fused_is_told_before_anything_is_computed(folder: Path) -> None:
     train = bits(folder, 12, 1)
     with pytest.raises(OptionError, match=r"(?s)one part only.*reads texts; give a backbone of images.*'regression' is none.*dropout is 2"):

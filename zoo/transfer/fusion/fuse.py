@@ -94,6 +94,8 @@ def fuse(
     trained, chosen = how != "concatenate" or tune != "none", {"quiet": bool(options.get("quiet", False))} | dict(training)
     faults = [*training_faults(how, tune, training, task if task in TASKS else TASKS[0]), *augment_faults(found.get("image"), training)]
     faults += _update_faults(found, tune)
+    lists = {"numbers": numbers, "label_columns": label_columns}
+    faults += [f"{name} is {value!r}; give a list of columns" for name, value in lists.items() if isinstance(value, str)]
     if trained and (odd := [name for names in OF_ONE_KIND.values() for name in names if name in options]):
         remedy = "take how='concatenate' and tune='none', or a backbone or a model that has it, such as zoo.get(NAME, img_size=…)"
         faults.append(f"{', '.join(odd)}: for frozen features and a solved head only; {remedy}")
@@ -157,8 +159,6 @@ def _check(
     options: Mapping[str, Any],
     faults: list[str],
 ) -> None:
-    if isinstance(numbers, str):
-        faults.append(f"numbers is {numbers!r}; give a list of columns")
     if not found:
         faults.append("there is no image= and no text=; numbers alone need no backbone")
     elif len(found) + len(numbers) < 2:

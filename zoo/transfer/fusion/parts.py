@@ -16,6 +16,7 @@ from zoo.data.open import open_data
 from zoo.data.sources.cells import is_empty
 from zoo.data.sources.folders import check_exists
 from zoo.data.sources.locate import place_files
+from zoo.data.sources.tables.columns import usual_columns
 from zoo.data.sources.tables.table_files import SOURCE, SUFFIXES, parse_file
 from zoo.data.table import Table, split_word
 from zoo.data.unreadable_input import Unreadable
@@ -86,7 +87,7 @@ def read_parts(
         uncertain: What a label of -1 counts as, likewise.
 
     Raises:
-        OptionError: If the source is no table, or ``columns`` names one that no backbone reads.
+        OptionError: If the source is no table, ``columns`` names one that no backbone reads, or a label would be read as a number.
         DataError: If labelled rows are of several splits, a column is missing, a cell is no number, an image does not exist, or a row
             has no part at all.
     """
@@ -96,6 +97,9 @@ def read_parts(
     check_options(columns, [*(role for roles in ROLES.values() for role in roles), *OTHERS], "columns=")
     frame, folder = _frame(source)
     _check_columns(source, frame, kinds, columns)
+    if labelled:
+        given_labels = label_columns or ([columns["label"]] if "label" in columns else usual_columns("label", list(frame.columns))[:1])
+        _refuse_labels(numbers, given_labels)
     base = (folder if root is None else root) if _names_files(frame, columns) else None
     own = {role: name for role, name in columns.items() if not any(role in roles for roles in ROLES.values())}
     tables: dict[str, Table] = {}
@@ -168,6 +172,12 @@ def _check_columns(source: Any, frame: pd.DataFrame, kinds: Sequence[str], colum
         what = f"{str(source)!r}" if isinstance(source, str | os.PathLike) else "the DataFrame"
         remedy = "columns={…} (--columns) names columns; where a part is missing in all rows to predict, add an empty column"
         raise DataError(fault_list(f"{what} has the columns {', '.join(known)}:", faults, remedy))
+
+
+def _refuse_labels(numbers: Sequence[str], labels: Sequence[str]) -> None:
+    """Raise for numbers that are the labels, by which every row would be known."""
+    if odd := [repr(name) for name in numbers if name in labels]:
+        raise OptionError(f"numbers names {examples(odd)}, which the labels are read from; leave out what is to be predicted")
 
 
 def _names_files(frame: pd.DataFrame, columns: Mapping[str, str]) -> bool:
