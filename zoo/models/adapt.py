@@ -58,20 +58,19 @@ def adapt(
     options = channel_option(backbone.spec, in_chans)
     pooling, head_options = own_pooling(backbone.spec, task, head_options)
     options |= pooling
-    spec = with_options(backbone.spec, options)
 
-    def make_head() -> tuple[str, nn.Module]:
+    def head_for(spec: BackboneSpec) -> tuple[str, nn.Module]:
         if isinstance(head, str):
             return _declared_head(head, spec, task, num_classes, head_options, seed)
         return _own_head(head, spec, num_classes, head_options)
 
-    head_name, module = make_head()  # first, as its faults need no build
+    spec = with_options(backbone.spec, options)
+    made = head_for(spec) if backbone.knows_width else None  # first, as its faults need no build
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # for backbones without pretrained weights
         groups = backbone.fresh(**options)
-    if backbone.spec.features.dim != spec.features.dim:  # an option changed the width, which is known only now
-        spec = with_options(backbone.spec, options)
-        head_name, module = make_head()
+    spec = with_options(backbone.spec, options)  # with the width that was built
+    head_name, module = made or head_for(spec)
     model = TaskModel(
         groups,
         module,

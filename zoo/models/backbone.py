@@ -99,6 +99,7 @@ class Backbone:
         plugin: Distribution and version of the plugin that declared it.
         pretrained: Whether it is built with pretrained weights.
         folder: Folder of the saved model that it was opened from, or None.
+        knows_width: Whether the width of the features is that of ``spec``: not before it was built where an option may change it.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class Backbone:
         # What the tensors of a saved model were made with; published files have no options.
         self._saved_with = spec.options if state is not None else None
         self.spec = with_options(spec, options or {})
-        self._reshaped = bool({*(options or {})} - {*WITHOUT_EFFECT_ON_WIDTH})  # until the width was measured on what was built
+        self.knows_width = {*(options or {})} <= {*WITHOUT_EFFECT_ON_WIDTH}
         self.plugin = plugin
         self.folder = folder
         self.pretrained = weights is not False and (spec.weights is not None or state is not None)
@@ -179,12 +180,12 @@ class Backbone:
         state = self._read if self.pretrained else None
         module = build(spec, state, allow_partial=self._allow_partial, saved_with=self._saved_with)
         groups = bind(module, spec.layers, name=spec.name, plugin=self.plugin)
-        if self._reshaped:
+        if not self.knows_width:
             from zoo.models.construct.width import built_width
 
             features = replace(self.spec.features, dim=built_width(module, spec))
             parameters = sum(parameter.numel() for parameter in module.parameters())
-            self.spec, self._reshaped = self.spec.replace(features=features, parameters=parameters, macs=None), False
+            self.spec, self.knows_width = self.spec.replace(features=features, parameters=parameters, macs=None), True
         return groups
 
     def features(self, x: Tensor | Mapping[str, Tensor]) -> Tensor:

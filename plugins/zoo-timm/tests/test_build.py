@@ -99,6 +99,14 @@ def test_the_declared_width_follows_what_options_built(name: str, options: dict[
     assert zoo.get(tmp_path / "saved").spec.features.dim == dim
 
 
+def test_a_head_of_ones_own_is_judged_by_the_width_that_options_built() -> None:
+    backbone = zoo.get("timm/test_vit", weights=False, embed_dim=32)
+    model = backbone.adapt(2, head=torch.nn.Linear(32, 2))
+    assert model(torch.randn(2, *backbone.spec.inputs.shape)).shape == (2, 2)
+    with pytest.raises(zoo.OptionError, match=r"the head fails on features of shape \(2, 32\)"):
+        zoo.get("timm/test_vit", weights=False, embed_dim=32).adapt(2, head=torch.nn.Linear(64, 2))
+
+
 def test_options_that_change_the_tokens_in_front_of_the_patches_are_refused() -> None:
     with pytest.raises(zoo.OptionError, match=r"class_token=False has 0 tokens in front of the patches, not the declared 1.*zoo\.wrap"):
         zoo.get("timm/test_vit", weights=False, class_token=False).build()
