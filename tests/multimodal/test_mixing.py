@@ -19,6 +19,7 @@ from tests.select.command_line import run
 from tests.toy_pair import pair_spec
 from zoo.data.texts.tokenizers import open_tokenizer
 from zoo.declare import Text
+from zoo.engine.inference.predict import predict_outputs
 from zoo.engine.options.recipe import Phase, Recipe
 from zoo.errors import DataError, OptionError, SavedModelError
 from zoo.transfer import Fusion, fuse, load_fusion
@@ -216,14 +217,21 @@ def test_values_of_options_are_checked_before_anything_is_read(options: dict[str
 
 @pytest.mark.parametrize("how", ["concatenate", "gated"])
 def test_tuning_that_makes_held_out_rows_worse_leaves_the_start(
-    how: str, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    how: str, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    devices: list[Any] = []
+
+    def predicted(*given: Any, **options: Any) -> Any:
+        devices.append(options.get("device"))
+        return predict_outputs(*given, **options)
+
+    monkeypatch.setattr("zoo.transfer.fusion.training.predict_outputs", predicted)
     train = agreement(folder, 32, TRAIN)
     train["label"] = ["ab"[row % 2] for row in range(len(train))]
     torch.manual_seed(3)
     image = zoo.get("toy/net", weights=False).adapt(2)
     before = {name: value.clone() for name, value in image.backbone.state_dict().items()}
-    harmful = {"epochs": 3, "lr": 100.0} if how == "concatenate" else {"recipe": HARMFUL}
+    harmful = {"epochs": 3, "lr": 100.0, "device": "cpu"} if how == "concatenate" else {"recipe": HARMFUL}
     with caplog.at_level("WARNING", "zoo"):
         fusion = fused(train, folder, how, tune="all", image=image, training=harmful, compare=True)
     assert all(torch.equal(value, before[name]) for name, value in fusion.models["image"].backbone.state_dict().items())
@@ -234,6 +242,8 @@ def test_tuning_that_makes_held_out_rows_worse_leaves_the_start(
     assert caplog.text.count("did not improve on it") == 1
     assert load_fusion(fusion.save(tmp_path / "saved")).verdict == fusion.verdict != ""
     assert fusion.models["image"].origins == image.origins
+    assert [*fusion.scores][2:] == (["concatenate", "concatenate, all tuned"] if how == "concatenate" else ["concatenate", "gated"])
+    assert devices == (["cpu", "cpu"] if how == "concatenate" else []), "the start is measured where the training runs"
     assert re.search(told[how], caplog.text)
 
 

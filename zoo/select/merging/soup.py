@@ -20,8 +20,6 @@ from zoo.trust.calibration import tempered_threshold
 from zoo.util.atomic_write import write_json
 
 RECORD = "soup.json"
-
-
 log = logging.getLogger("zoo")
 
 

@@ -27,7 +27,7 @@ from zoo.models.own_names import HEAD_OF_PART
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 from zoo.transfer.fusion.augmentation import SWITCHES, USUAL, is_augmented, without_mixtures
-from zoo.transfer.fusion.model import Fusion
+from zoo.transfer.fusion.model import PASSES, Fusion
 from zoo.transfer.fusion.network import make_network, packed_table, tokens_needed
 from zoo.transfer.fusion.options import recipe_for
 from zoo.transfer.fusion.parts import Parts
@@ -102,12 +102,13 @@ def train_fusion(
         found = part_scores(features, fusion.blocks, data, rows=rows, held=others, together=True)
     augmented = is_augmented(fusion, parts if split is None else parts.select(split[0]), *own, tune, training)
     recipe = recipe_for(fusion.how, tune, augmented=augmented)
-    start = _Start.of(network, valid) if fusion.how == "concatenate" and isinstance(valid, Table) else None
+    start = _Start.of(network, valid, _passes(fusion, training)) if fusion.how == "concatenate" and isinstance(valid, Table) else None
     run = _fit(network, table if split is None else table.select(split[0]), valid, recipe, data.seed, training)
-    if found and fusion.monitor in run.metrics:
-        name = fusion.how if tune == "none" else f"{fusion.how}, {tune} tuned"
-        fusion.scores = found | {name: float(run.metrics[fusion.monitor])}
     told = _kept_start(fusion, network, run, valid, start, tune)
+    if found and fusion.monitor in run.metrics:
+        # Epochs before tuning that were kept are what the run's metrics are of.
+        name = fusion.how if tune == "none" or (told and start is None) else f"{fusion.how}, {tune} tuned"
+        fusion.scores = found | {name: float(run.metrics[fusion.monitor])}
     if told:
         fusion.verdict = f"{told}{hint_of(fusion.blocks)}"
         log.warning("%s", fusion.verdict)
@@ -172,15 +173,17 @@ class _Start:
     Attributes:
         values: Its parameters and buffers.
         metrics: Those of the task on the rows that judge the epochs.
+        passes: Options of a pass, such as the device.
     """
 
     values: Mapping[str, Tensor]
     metrics: Mapping[str, float]
+    passes: Mapping[str, Any]
 
     @classmethod
-    def of(cls, network: TaskModel, valid: Table) -> _Start:
+    def of(cls, network: TaskModel, valid: Table, passes: Mapping[str, Any]) -> _Start:
         """Return the start of a network that a solved head was given."""
-        return cls(values_of(network), _measured(network, valid))
+        return cls(values_of(network), _measured(network, valid, passes), passes)
 
     def kept_if_better(self, network: TaskModel, valid: Table, monitor: str, tune: str) -> str:
         """Give a trained network its start again, in place, unless it is better on the rows that judge the epochs.
@@ -194,7 +197,7 @@ class _Start:
         Returns:
             One line that says so; empty where the trained values stay.
         """
-        found = _measured(network, valid)
+        found = _measured(network, valid, self.passes)
         best = Best(monitor, lower=monitor in find_task(network.task).lower_is_better)
         best.update(1, self.metrics)
         if best.update(2, found) or not best.epoch:
@@ -207,8 +210,15 @@ class _Start:
         )
 
 
-def _measured(network: TaskModel, valid: Table) -> dict[str, float]:
-    outputs = predict_outputs(network, valid, network, quiet=True).values
+def _passes(fusion: Fusion, training: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a pass on the device of a training."""
+    given = [*fusion.options.items(), *((name, training.get(name)) for name in ("workers", "device", "precision"))]
+    return {name: value for name, value in given if name in PASSES and name != "quiet" and value is not None}
+
+
+def _measured(network: TaskModel, valid: Table, passes: Mapping[str, Any]) -> dict[str, float]:
+    """Return the metrics of the task on labelled rows."""
+    outputs = predict_outputs(network, valid, network, quiet=True, **passes).values
     return compute_metrics(find_task(network.task), outputs, np.asarray(valid.targets), valid.classes)
 
 
