@@ -162,7 +162,7 @@ def _grouped(table: Table, seed: int) -> list[Array]:
     number = int(groups.max()) + 1
     if number < 2:
         only = (table.groups or ("",))[0]
-        raise HoldOutError(f"{table.source}: all samples are of one group ({only!r}); it cannot be split without a leak")
+        raise HoldOutError(f"{table.source}: all samples are of one group ({only!r}); it cannot be split without a leak", _REMEDY)
     if not is_single_label(table):
         draws = [_draw(np.arange(number), seed + attempt * 1_000_003) for attempt in range(20)]
         return [np.flatnonzero(np.isin(groups, drawn)) for drawn in draws]

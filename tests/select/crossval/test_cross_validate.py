@@ -157,6 +157,9 @@ def test_inner_validation_chooses_the_epoch_and_the_held_out_fold_does_not(tmp_p
 def test_bad_arguments_are_refused_before_anything_is_run(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"there is no metric 'acuracy' \(did you mean 'accuracy'\?\)"):
         validated(tmp_path / "cv", metric="acuracy")
+    both = zoo.get("zoo/glyphnet", weights=False).adapt_tasks({"kind": ["a", "b"], "size": ["c", "d"]})
+    with pytest.raises(OptionError, match=r"metric is 'kind.acuracy' \(did you mean 'kind/accuracy'\?\)"):
+        validated(tmp_path / "cv", both, metric="kind.acuracy")
     with pytest.raises(OptionError, match="name the recipe"):
         validated(tmp_path / "cv", recipe="auto")
     with pytest.raises(OptionError, match="adapt"):

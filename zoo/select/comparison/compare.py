@@ -25,7 +25,7 @@ from zoo.select.merging.candidates import score_of
 from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
 from zoo.tasks.thresholds import USUAL
-from zoo.trust.metric_table import Metric, find_metrics
+from zoo.trust.metric_table import METRICS, Metric, find_metrics
 
 log = logging.getLogger("zoo")
 
@@ -106,13 +106,13 @@ def compare(*runs: str | Path, on: Any = None, metric: str | None = None, **opti
 
 
 def _on_request(task: Task, metric: str, own: Collection[str]) -> dict[str, Metric]:
-    """Return a metric of the table of metrics; nothing for one of the user's own, which only the runs have measured.
+    """Return a metric of the table of metrics; nothing for tasks without, and for one of the user's own, which only the runs have measured.
 
     Raises:
         OptionError: If there is none of this name.
     """
     try:
-        return find_metrics(task.name, metric)
+        return find_metrics(task.name, metric) if task.name in METRICS else {}
     except OptionError:
         if metric in own:
             return {}

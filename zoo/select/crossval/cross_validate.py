@@ -35,7 +35,7 @@ from zoo.select.crossval.picture import draw_folds
 from zoo.select.crossval.predictions import metrics_of_all, write_predictions
 from zoo.select.crossval.result import RECORD, CrossValidation, check_same, content_of, folds_in, read_record, read_result
 from zoo.tasks.find import find_task
-from zoo.trust.metric_table import find_metrics
+from zoo.trust.metric_table import METRICS, find_metrics
 from zoo.util.atomic_write import write_json
 
 log = logging.getLogger("zoo")
@@ -148,8 +148,8 @@ def _measuring(job: Job, metric: str | None) -> Job:
         OptionError: If the task does not have the metric.
     """
     task, own = find_task(job.model.task), job.own
-    if metric is None or metric in {*task.monitors, *own.metrics}:
-        return job
+    if metric is None or metric in {*task.monitors, *own.metrics} or task.name not in METRICS:
+        return job  # of several tasks all metrics are measured anyway
     more = find_metrics(task.name, metric, job.model.num_classes)
     lower = own.lower | {name for name, one in more.items() if one.lower}
     return replace(job, own=replace(own, metrics={**own.metrics, **more}, lower=lower))
