@@ -73,7 +73,7 @@ def test_groups_hold_for_several_labels_and_for_numbers() -> None:
 
 
 def test_one_group_only_cannot_be_split() -> None:
-    with pytest.raises(DataError, match="all samples are of one group.*; give a validation set"):
+    with pytest.raises(DataError, match=r"all samples are of one group.*; give a validation set"):
         hold_out(table([0, 1] * 5, ["x"] * 10), 0)
 
 

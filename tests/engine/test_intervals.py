@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from zoo.data.table import Table
-from zoo.engine.inference.confidence_intervals import drawn_metric, drawn_metrics, intervals, sensitivity_at_specificity, weighted_metrics
+from zoo.engine.inference.confidence_intervals import drawn_metric, drawn_metrics, intervals, weighted_metrics
 from zoo.engine.inference.metrics import compute_metrics, drawn_groups
 from zoo.errors import DataError, OptionError
 from zoo.tasks.find import BUILTIN
+from zoo.trust import class_metrics, label_metrics
+from zoo.trust.metric_table import Metric
 
 RNG = np.random.default_rng(0)
 
@@ -25,13 +27,18 @@ def case(task: str, classes: int, n: int = 60) -> tuple[Any, Any]:
     return logits, logits + RNG.normal(size=logits.shape)
 
 
+def sensitivity_at_specificity(task: str, logits: Any, targets: Any, specificity: float) -> float:
+    of_task = label_metrics if task == "multi-label" else class_metrics
+    return Metric("", "", of_task.sensitivity_at(specificity)).value(BUILTIN[task], logits, targets)
+
+
 @pytest.mark.parametrize(
     ("task", "classes"), [("single-label", 2), ("single-label", 4), ("multi-label", 3), ("regression", 1), ("regression", 2)]
 )
 def test_weights_count_samples_as_scikit_learn_counts_repeated_ones(task: str, classes: int) -> None:
     logits, targets = case(task, classes)
     weights = RNG.integers(0, 4, (5, len(logits))).astype(float)
-    found = weighted_metrics(task, logits, targets, weights, specificity=None)
+    found = weighted_metrics(task, logits, targets, weights)
     for draw, row in enumerate(weights.astype(int)):
         reference = compute_metrics(BUILTIN[task], np.repeat(logits, row, 0), np.repeat(targets, row, 0))
         reference.pop("majority", None)
@@ -70,8 +77,8 @@ def test_sensitivity_at_a_specificity_is_the_best_point_of_the_roc_curve() -> No
         assert sensitivity_at_specificity("single-label", logits, targets, specificity) == pytest.approx(reference)
     many, labels = case("multi-label", 3, 200)
     each = [sensitivity_at_specificity("multi-label", many[:, [k]], labels[:, [k]], 0.9) for k in range(3)]
-    assert sensitivity_at_specificity("multi-label", many, labels, 0.9) == pytest.approx(np.mean(each))  # type: ignore[arg-type]
-    assert sensitivity_at_specificity("single-label", logits[targets == 1], targets[targets == 1], 0.9) is None
+    assert sensitivity_at_specificity("multi-label", many, labels, 0.9) == pytest.approx(np.mean(each))
+    assert np.isnan(sensitivity_at_specificity("single-label", logits[targets == 1], targets[targets == 1], 0.9))
 
 
 def test_intervals_are_the_percentiles_of_a_plain_loop_over_patients() -> None:

@@ -80,7 +80,7 @@ class MultiLabel(Task):
         known = ~np.isnan(targets)
         return float(_losses(logits, targets, known).sum() / known.sum()) if known.any() else float("nan")
 
-    def weighted_metrics(self, logits: Array, targets: Array, weights: Array, specificity: float | None = None) -> dict[str, Array] | None:
+    def weighted_metrics(self, logits: Array, targets: Array, weights: Array) -> dict[str, Array] | None:
         """Return loss, macro_f1, micro_f1, map and auroc over the known labels for each row of weights."""
         w, known = weights, ~np.isnan(targets)
         truth, predicted = ((np.nan_to_num(targets) > 0.5) & known).astype(np.float64), ((logits > 0) & known).astype(np.float64)
@@ -95,7 +95,7 @@ class MultiLabel(Task):
                 np.stack([precision(logits[rows, k], truth[rows, k] > 0, w[:, rows]) for k, rows in zip(labels, known.T, strict=True)], 1)
             ),
         }
-        return result | ranked(logits, truth > 0, w, specificity, only=labels, known=known)
+        return result | ranked(logits, truth > 0, w, only=labels, known=known)
 
     def pool(self, logits: Array) -> Array:
         """Return logits whose sigmoid is the mean of the windows' probabilities."""

@@ -55,7 +55,7 @@ class Regression(Task):
             result["r2"] = _r2(error, targets)
         return result
 
-    def weighted_metrics(self, logits: Array, targets: Array, weights: Array, specificity: float | None = None) -> dict[str, Array] | None:
+    def weighted_metrics(self, logits: Array, targets: Array, weights: Array) -> dict[str, Array] | None:
         """Return mae, rmse and r2 for each row of weights."""
         w, targets = weights, np.asarray(targets, dtype=np.float64).reshape(logits.shape)
         error, total = logits - targets, w.sum(1)

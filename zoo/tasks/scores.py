@@ -23,7 +23,7 @@ def sigmoid(logits: Array) -> Array:
 
 
 def ranked(
-    scores: Array, truth: Array, w: Array, specificity: float | None, *, only: Sequence[int], known: Array | None = None
+    scores: Array, truth: Array, w: Array, specificity: float | None = None, *, only: Sequence[int], known: Array | None = None
 ) -> dict[str, Array]:
     """Return ``auroc``, and the sensitivity at a specificity where one is given: means over the classes ``only``.
 

@@ -147,7 +147,7 @@ class SeveralTasks(Task):
         of_all = ({MEAN: float(np.mean(scores))} if scores else {}) | ({"loss": float(np.sum(losses))} if losses else {})
         return of_all | {f"{name}/{key}": value for name, found in by_task.items() for key, value in found.items()}
 
-    def weighted_metrics(self, logits: Array, targets: Array, weights: Array, specificity: float | None = None) -> dict[str, Array] | None:
+    def weighted_metrics(self, logits: Array, targets: Array, weights: Array) -> dict[str, Array] | None:
         """Return the metrics of each task for each row of weights."""
         result: dict[str, Array] = {}
         for member, rows, truth in self._labelled(targets):

@@ -85,12 +85,12 @@ class SingleLabel(Task):
             return self.monitors[0]
         return "auroc" if len(counts) == 2 else "balanced_accuracy"
 
-    def weighted_metrics(self, logits: Array, targets: Array, weights: Array, specificity: float | None = None) -> dict[str, Array] | None:
+    def weighted_metrics(self, logits: Array, targets: Array, weights: Array) -> dict[str, Array] | None:
         """Return loss, accuracy, balanced_accuracy, macro_f1 and auroc for each row of weights."""
         targets, classes = np.asarray(targets, dtype=np.int64), logits.shape[1]
         scores = np.stack([logits[:, 0] - logits[:, 1], logits[:, 1] - logits[:, 0]], 1) if classes == 2 else softmax(logits)
         truth = np.eye(classes)[targets] > 0
-        found = ranked(scores, truth, weights, specificity, only=[1] if classes == 2 else range(classes))
+        found = ranked(scores, truth, weights, only=[1] if classes == 2 else range(classes))
         return self._counted(logits, targets, weights) | found
 
     def weighted_metric(self, name: str, logits: Array, targets: Array, weights: Array) -> Array | None:

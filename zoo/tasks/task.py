@@ -152,14 +152,13 @@ class Task:
         """
         return self.monitors[0]
 
-    def weighted_metrics(self, logits: Array, targets: Array, weights: Array, specificity: float | None = None) -> dict[str, Array] | None:
+    def weighted_metrics(self, logits: Array, targets: Array, weights: Array) -> dict[str, Array] | None:
         """Return each metric for each row of ``weights`` ``(draws, n)``, for confidence intervals; None if the task has none.
 
         Args:
             logits: ``(n, outputs)``.
             targets: One row per sample.
             weights: How often each sample counts, per draw.
-            specificity: If given, ``sensitivity_at_specificity`` is added, if the task has it.
         """
         return None
 

@@ -50,7 +50,6 @@ def intervals(
     level: float = LEVEL,
     draws: int = DRAWS,
     seed: int = 0,
-    specificity: float | None = None,
     thresholds: Sequence[float] | Array | None = None,
     more: Mapping[str, Metric] = _NONE,
 ) -> dict[str, float]:
@@ -64,7 +63,6 @@ def intervals(
         level: Share of the draws inside the interval, in (0, 1).
         draws: Number of draws.
         seed: Seed of the draws.
-        specificity: If given, also for ``sensitivity_at_specificity``.
         thresholds: Probability above which each label is predicted; None for one half.
         more: Metrics by name beside those of the task.
 
@@ -73,7 +71,7 @@ def intervals(
         DataError: If there are fewer than two groups.
     """
     check_level(task, level)
-    drawing: dict[str, Any] = {"groups": groups, "draws": draws, "seed": seed, "specificity": specificity, "thresholds": thresholds}
+    drawing: dict[str, Any] = {"groups": groups, "draws": draws, "seed": seed, "thresholds": thresholds}
     drawn = drawn_metrics(task, logits, targets, more=more, **drawing)
     result: dict[str, float] = {}
     for name, values in drawn.items():
@@ -100,7 +98,6 @@ def drawn_metrics(
     groups: Sequence[str] | None = None,
     draws: int = DRAWS,
     seed: int = 0,
-    specificity: float | None = None,
     thresholds: Sequence[float] | Array | None = None,
     more: Mapping[str, Metric] = _NONE,
 ) -> dict[str, Array]:
@@ -112,7 +109,7 @@ def drawn_metrics(
         DataError: If there are fewer than two groups.
     """
     names: Any = np.arange(len(logits)) if groups is None else np.asarray(groups)
-    how: dict[str, Any] = {"specificity": specificity, "thresholds": thresholds, "more": more}
+    how: dict[str, Any] = {"thresholds": thresholds, "more": more}
     parts = [weighted_metrics(task, logits, targets, weights, **how) for weights in _weights(names, draws, seed)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -180,7 +177,6 @@ def weighted_metrics(
     targets: Array,
     weights: Array,
     *,
-    specificity: float | None = None,
     thresholds: Sequence[float] | Array | None = None,
     more: Mapping[str, Metric] = _NONE,
 ) -> dict[str, Array]:
@@ -191,13 +187,12 @@ def weighted_metrics(
         logits: ``(n, classes)``, or outputs.
         targets: Per sample.
         weights: ``(draws, n)``, how often each sample counts.
-        specificity: If given, ``sensitivity_at_specificity`` is added.
         thresholds: Probability above which each label is predicted, or such a row per sample; None for one half.
         more: Metrics by name beside those of the task.
     """
     kind, logits, targets = find_task(task), np.asarray(logits, dtype=np.float64), np.asarray(targets)
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = kind.weighted_metrics(logits, targets, weights, specificity)
+        found = kind.weighted_metrics(logits, targets, weights)
         assert found is not None, "a task without intervals was let through"
         if thresholds is not None:
             decided = kind.weighted_metrics(moved(logits, thresholds), targets, weights) or {}
@@ -216,18 +211,3 @@ def check_specificity(task: str, specificity: float, name: str = "specificity") 
         raise OptionError(f"{name} is {specificity}; it is a share, in [0, 1], such as 0.95")
     if not find_task(task).has_specificity:
         raise OptionError(f"{name} is for classes; the task is {task}")
-
-
-def sensitivity_at_specificity(task: str, logits: Array, targets: Array, specificity: float) -> float | None:
-    """Return the highest sensitivity of any threshold whose specificity is at least the given one.
-
-    Of two classes the second is the positive one; of several classes or labels it is the mean of each against the rest. None
-    where no class has both positives and negatives.
-
-    Raises:
-        OptionError: If ``specificity`` is outside [0, 1], or the task has no classes of single samples.
-    """
-    check_specificity(task, specificity)
-    found = weighted_metrics(task, logits, targets, np.ones((1, len(logits))), specificity=specificity)
-    value = found.get("sensitivity_at_specificity", np.array([np.nan]))[0]
-    return float(value) if np.isfinite(value) else None
