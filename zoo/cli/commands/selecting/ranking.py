@@ -15,7 +15,6 @@ from zoo.cli.output.stdout import Output, format_parameters, show_log, table
 from zoo.cli.output.terminal import fitted_table
 from zoo.engine.runtime.progress import in_time_units
 from zoo.errors import OptionError, count
-from zoo.select.ranking.agreement import LEAST_ALIKE, LIKE_SIZE
 from zoo.util.atomic_write import in_units
 from zoo.util.start_up import uncollected
 
@@ -147,6 +146,8 @@ def _cells(row: Row, found: Ranking, more: list[str], *, tuned: bool) -> Iterato
 
 def _agreement_table(found: Ranking) -> str:
     """Return how the order of each score agrees with that of tuning, or of the probe."""
+    from zoo.select.ranking.agreement import LEAST_ALIKE, LIKE_SIZE  # imports numpy
+
     tuned = sum(row.tuned is not None for row in found.rows) >= 3
     rows = []
     for one in found.agreement:
