@@ -20,9 +20,14 @@ from zoo.declare import Volume
 from zoo.errors import CorruptInputError, DataError, DeclarationError, MissingExtraError
 
 nibabel = pytest.importorskip("nibabel")
-pytest.importorskip("monai")
 RNG = np.random.default_rng(0)
 CODES = [("R", "A", "S"), ("L", "P", "S"), ("S", "R", "A"), ("P", "I", "L")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _monai() -> None:
+    """Import it here, which takes seconds: tests are collected by every worker."""
+    pytest.importorskip("monai")
 
 
 def prepared(source: Any, inputs: Volume, augment: bool = False, seed: int = 0) -> torch.Tensor:

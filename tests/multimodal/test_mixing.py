@@ -285,3 +285,25 @@ def test_texts_that_are_cut_are_told_with_their_count_and_what_to_do(folder: Pat
     fusion.predict(rows.assign(text=[f"{text} and more of it" for text in rows["text"]]))
     assert caplog.text.count(f"24 texts of 24 cut to {fusion.tokens} tokens") == 1
     assert "train on texts as long as these" in caplog.text
+
+
+def test_a_model_with_an_update_is_merged_into_a_copy_or_kept_beside_its_weights(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    rows = agreement(folder, 24, TRAIN)
+    merged, beside = (zoo.get("toy/net", weights=False).adapt(2) for _ in range(2))
+    zoo.tuning.attach_lora(merged, merged.groups, rank=2)
+    zoo.tuning.attach_lora(beside, beside.groups, kind="adapter", width=2)
+    for model in (merged, beside):
+        with torch.no_grad():
+            for name, value in model.backbone.named_parameters():
+                if "lora_B" in name or "zoo_adapter" in name:
+                    value.normal_()
+    saved = beside.save(tmp_path / "beside")
+    images = [folder / name for name in rows["file_name"]]
+    for image, wanted in ((merged, merged), (saved, beside)):
+        fusion = fused(rows, folder, "concatenate", image=image, numbers=["size"])
+        assert np.allclose(fusion.models["image"].embed(images), wanted.embed(images), atol=1e-5)
+        again = load_fusion(fusion.save(tmp_path / f"fusion-{wanted.lora.kind}"), root=folder)  # type: ignore[union-attr]  # it is attached
+        assert np.allclose(again.predict_proba(rows), fusion.predict_proba(rows), atol=1e-6)
+    with pytest.raises(OptionError, match="image has bottleneck adapters, beside which tune='lora' cannot train"):
+        fused(rows, folder, "concatenate", image=saved, tune="lora", epochs=1)

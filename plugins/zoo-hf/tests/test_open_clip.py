@@ -184,9 +184,7 @@ def test_a_bias_of_the_logits_means_the_sigmoid_of_pairs(repositories: Callable[
 
 def test_what_is_not_read_is_told_at_once(repositories: Callable[..., None]) -> None:
     repositories(vision_cfg={"layers": [1, 1, 1, 1]}, text_cfg={"width": 16, "hf_pooler_type": "max_pooler"}, embed_dim=None)
-    with pytest.raises(
-        zoo.ZooError, match=r"(?s)text tower is of open_clip.*'max_pooler'.*image tower is a ResNet of open_clip.*embed_dim is None"
-    ):
+    with pytest.raises(zoo.ZooError, match=r"(?s)image tower is a ResNet of open_clip.*embed_dim is None"):
         zoo.get("hf/acme/clip")
 
 

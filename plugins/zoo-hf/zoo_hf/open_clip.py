@@ -1,7 +1,7 @@
-"""Dual encoders in open_clip's published layout, such as BiomedCLIP: an image tower of timm or its own, a text tower of transformers.
+"""Dual encoders in open_clip's published layout, such as BiomedCLIP: towers of timm, of transformers, or of open_clip itself.
 
 Their files are open_clip_config.json beside open_clip_model.safetensors or open_clip_pytorch_model.bin. Of open_clip's own towers its
-vision transformer is read; its ResNet and its text tower, whose repositories mostly hold the layout of transformers too, are not.
+vision transformer and the text tower of CLIP are read; its ResNet and other text towers are not.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import zoo
 from zoo_hf.describe import TOKENIZER, cleaned
 from zoo_hf.families import family_of
-from zoo_hf.open_clip_own import own_tower, own_width
+from zoo_hf.open_clip_own import own_text, own_tower, own_width
 from zoo_hf.source import Folder, Repository, Source, license_of, read_table
 
 CONFIG = "open_clip_config.json"
@@ -26,6 +26,7 @@ PROJECTIONS = ("", "linear", "mlp")
 LARGEST = 100  # logit scale, before the exponential, and logit bias that are read
 RESIZES = ("shortest",)  # how images get their size; squash and longest give the network other pictures
 PREPARED = ("size", "mode", "mean", "std", "interpolation", "resize_mode", "fill_color")  # fields of a preprocess_cfg
+VOCABULARIES, CLIP = ("tokenizer.json", "vocab.json", "tokenizer_config.json"), "openai/clip-vit-base-patch32"
 CONTEXT = 77  # tokens of a text where the file does not tell them
 
 
@@ -65,16 +66,17 @@ def from_open_clip(name: str, source: Source) -> zoo.BackboneSpec:
         "pooler": str(text.get("hf_pooler_type") or text.get("pooler_type") or "mean_pooler"),
         "proj": str(text.get("hf_proj_type") or text.get("proj") or ""),
     }
+    own: dict[str, Any] = {}
+    if not repo:
+        own, odd = own_text(text, quick_gelu=bool(model.get("quick_gelu")))
+        faults += odd
     _check(name, repo, words, [*faults, *_odd_values(model, vision, text, prepared)])
-    known = Repository(repo)
-    # Says why where there is none; the name of a folder could not be downloaded on another machine.
-    zoo.fetch(repo, "config.json", owner=f"hf/{repo}" if isinstance(source, Folder) else name)
-    own = cleaned(read_table(known, "config.json"))
-    _check_family(name, repo, own)
-    files = str(text.get("hf_tokenizer_name") or repo).removeprefix("hf-hub:")
+    files = str(text.get("hf_tokenizer_name") or repo or _vocabulary(source)).removeprefix("hf-hub:")
     length = text.get("context_length") or CONTEXT
     assert isinstance(width, int), "checked above"
-    tower = _text_spec(f"{name}/text", {"transformer": own, **words}, width, length, files)
+    if not repo and not own["projected"] and own["width"] != width:
+        raise zoo.ZooError(f"{name}: {CONFIG} has no projection of texts, whose features have {own['width']} values, and embed_dim {width}")
+    tower = _text_spec(f"{name}/text", own or {"transformer": _encoder(name, repo, source), **words}, width, length, files)
     spec = _image_spec(name, image, prepared, vision.get("image_size") or 224)
     projected = image.get("proj", "linear") in ("linear", "mlp")  # a tower of open_clip itself always has one
     if not projected and spec.features.dim != width:
@@ -91,6 +93,20 @@ def from_open_clip(name: str, source: Source) -> zoo.BackboneSpec:
         **more,
     )
     return spec.replace(weights=_weights(source), pair=pair)
+
+
+def _encoder(name: str, repo: str, source: Source) -> dict[str, Any]:
+    """Return the configuration of the text tower of transformers in another repository."""
+    # Says why where there is none; the name of a folder could not be downloaded on another machine.
+    zoo.fetch(repo, "config.json", owner=f"hf/{repo}" if isinstance(source, Folder) else name)
+    found = cleaned(read_table(Repository(repo), "config.json"))
+    _check_family(name, repo, found)
+    return found
+
+
+def _vocabulary(source: Source) -> str:
+    """Return where the tokenizer of open_clip's own texts is: in the repository itself where it has one, else CLIP's."""
+    return source.files if any(source.find(name) for name in VOCABULARIES) else CLIP
 
 
 def _table(told: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -142,11 +158,9 @@ def _image_tower(vision: Mapping[str, Any], width: Any, *, quick_gelu: bool) -> 
 def _check(name: str, repo: str, words: Mapping[str, str], odd: list[str]) -> None:
     """Raise for towers that are not read, and for odd values; all faults at once."""
     faults = []
-    if not repo:
-        faults.append("the text tower is of open_clip itself; read are those of transformers (hf_model_name)")
-    if words["pooler"] not in POOLERS:
+    if repo and words["pooler"] not in POOLERS:
         faults.append(f"the pooling of texts is {words['pooler']!r}; read are {', '.join(POOLERS)}")
-    if words["proj"] not in PROJECTIONS:
+    if repo and words["proj"] not in PROJECTIONS:
         faults.append(f"hf_proj_type is {words['proj']!r}; read are linear, mlp and none at all")
     if faults := [*faults, *odd]:
         remedy = "a repository with a config.json of transformers is read by that"

@@ -16,6 +16,7 @@ import zoo
 from zoo_hf.build import convert as convert_encoder
 from zoo_hf.build import text, text_with_pooler
 from zoo_hf.families import family_of
+from zoo_hf.open_clip_text import OWN_TEXT_LAYERS, OwnTextTower
 from zoo_hf.open_clip_vit import OWN_LAYERS, OwnImageTower
 
 STEM = ("cls_token?", "reg_token?", "pos_embed?", "patch_embed", "norm_pre?")
@@ -164,13 +165,18 @@ def text_tower(tower: Mapping[str, Any], width: int, **options: Any) -> nn.Modul
     """Build a text tower.
 
     Args:
-        tower: ``transformer``, the configuration of the encoder, ``pooler`` and ``proj``.
+        tower: ``transformer``, the configuration of the encoder, ``pooler`` and ``proj``; or what ``zoo_hf.open_clip_own.own_text``
+            gives, for one of open_clip itself.
         width: Width of the space of images and texts.
         **options: Fields of the configuration of the encoder to change.
 
     Raises:
         zoo.OptionError: If the configuration has no such field, or there is no projection and the widths differ.
     """
+    if "transformer" not in tower:
+        if options:
+            raise zoo.OptionError(f"a text tower of open_clip itself takes no {', '.join(options)}; leave it out")
+        return OwnTextTower(tower, width if tower["projected"] else 0)
     config, pooler, proj = tower["transformer"], tower["pooler"], tower.get("proj", "")
     if family_of(config["model_type"]).pooler:
         encoder = text_with_pooler(config, pooler == "cls_pooler", **options)
@@ -193,6 +199,8 @@ def _text_projection(proj: str, own: int, width: int) -> nn.Module:
 
 def text_layers(module: Any) -> dict[str, Sequence[str]]:
     """Return the layer groups of a text tower: those of its encoder, the projection in the last."""
+    if isinstance(module, OwnTextTower):
+        return dict(OWN_TEXT_LAYERS)
     layers = family_of(module.transformer.config.model_type).layers
     assert not isinstance(layers, str), "the description has checked it"
     found: dict[str, Sequence[str]] = {
@@ -207,13 +215,18 @@ def text_layers(module: Any) -> dict[str, Sequence[str]]:
 
 
 def convert_image(state_dict: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """Return the tensors of the image tower under the module's own names; others keep theirs."""
+    """Return the tensors of the image tower under the module's own names; others keep theirs where they cannot be the text tower's."""
+    visual = {name.removeprefix("visual."): value for name, value in state_dict.items() if name.startswith("visual.")}
+    if visual and not any(name.startswith("text.") for name in state_dict):  # as OpenAI's CLIP, whose texts have no prefix
+        return visual
     return {name.removeprefix("visual."): value for name, value in state_dict.items() if not name.startswith("text.")}
 
 
 def convert_text(state_dict: Mapping[str, Tensor], module: Any) -> dict[str, Tensor]:
     """Return the tensors of the text tower under the module's own names, those of its encoder by the rules of its family."""
     own = {name.removeprefix("text."): value for name, value in state_dict.items() if not name.startswith("visual.")}
+    if isinstance(module, OwnTextTower):
+        return {name: value for name, value in own.items() if not name.startswith("logit_")}
     below = {name.removeprefix("transformer."): value for name, value in own.items() if name.startswith("transformer.")}
     encoder = convert_encoder(below, module.transformer)
     return {name: value for name, value in own.items() if not name.startswith("transformer.")} | {

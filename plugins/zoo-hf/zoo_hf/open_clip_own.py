@@ -1,4 +1,4 @@
-"""Options of an image tower of open_clip itself, a vision transformer, from the configuration that is published; no torch here."""
+"""Options of towers of open_clip itself, transformers of images and of texts, from the configuration that is published; no torch here."""
 
 from __future__ import annotations
 
@@ -67,12 +67,8 @@ def own_tower(vision: Mapping[str, Any], embed: Any, *, quick_gelu: bool) -> tup
         faults.append(f"block_type is {block!r}; read is 'default'")
     numbers = {"mlp_ratio": vision.get("mlp_ratio", 4.0), "ls_init_value": vision.get("ls_init_value")}
     faults += [f"{name} is {value!r}; it is a number above 0" for name, value in numbers.items() if not _is_positive(value, name)]
-    activation, norm = vision.get("act_kwargs") or {}, vision.get("norm_kwargs") or {}
-    if activation not in ({}, {"approximate": "tanh"}, {"approximate": "none"}) or (activation and quick_gelu):
-        faults.append(f"act_kwargs is {activation!r}; read is {{'approximate': 'tanh'}}, without quick_gelu")
-    if not isinstance(norm, Mapping) or [*norm] not in ([], ["eps"]) or not _is_positive(norm.get("eps", 1e-5), "eps"):
-        faults.append(f"norm_kwargs is {norm!r}; read is {{'eps': 1e-6}} or another number")
-    if faults:
+    activation, eps, more = _activation_and_norm(vision.get("act_kwargs") or {}, vision.get("norm_kwargs") or {}, quick_gelu=quick_gelu)
+    if faults := [*faults, *more]:
         return {}, faults
     return {
         "embed": embed,
@@ -87,14 +83,65 @@ def own_tower(vision: Mapping[str, Any], embed: Any, *, quick_gelu: bool) -> tup
         "pre_norm": not vision.get("no_ln_pre", False),
         "norm_after_pool": bool(vision.get("final_ln_after_pool", False)),
         "pool": pool,
-        "activation": "quick_gelu" if quick_gelu else activation.get("approximate", "none"),
-        "eps": norm.get("eps", 1e-5),
+        "activation": activation,
+        "eps": eps,
     }, []
+
+
+TEXT_DEFAULTS: Mapping[str, Any] = {
+    **{"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8, "layers": 12, "mlp_ratio": 4.0, "ls_init_value": None},
+    **{"act_kwargs": None, "norm_kwargs": None, "pool_type": "argmax", "proj_type": "linear", "pad_id": 0, "eos_id": 2},
+    **{"hf_tokenizer_name": None, "output_tokens": False, "block_type": "default"},
+}
+# Fields that say something of a text tower of transformers, or nothing where they are switched off.
+TEXT_OTHERS = ("hf_model_name", "hf_model_pretrained", "hf_proj_type", "hf_pooler_type", "pooler_type", "proj")
+
+
+def own_text(text: Mapping[str, Any], *, quick_gelu: bool) -> tuple[dict[str, Any], list[str]]:
+    """Return the options of a text tower, and why it is none that is read; all faults at once.
+
+    Args:
+        text: The table ``text_cfg``.
+        quick_gelu: Whether the activation is ``x * sigmoid(1.702 x)``, as in OpenAI's weights.
+    """
+    told: dict[str, Any] = {name: text.get(name) if text.get(name) is not None else value for name, value in TEXT_DEFAULTS.items()}
+    sizes = ("context_length", "vocab_size", "width", "heads", "layers")
+    faults = [f"{name} is {told[name]!r}; it is a whole number of at least 1" for name in sizes if not _is_whole(told[name])]
+    if not faults and told["width"] % told["heads"]:
+        faults.append(f"width is {told['width']}, which {told['heads']} heads do not divide")
+    faults += [
+        f"{name} is {told[name]!r}; it is a number above 0" for name in ("mlp_ratio", "ls_init_value") if not _is_positive(told[name], name)
+    ]
+    read = {"pool_type": ("argmax",), "proj_type": ("linear", "none"), "block_type": ("default",)}
+    faults += [
+        f"{name} of texts is {told[name]!r}; read is {' or '.join(known)}" for name, known in read.items() if told[name] not in known
+    ]
+    unknown = [name for name, value in text.items() if value and name not in (*TEXT_DEFAULTS, *TEXT_OTHERS)]
+    if unknown:
+        faults.append(f"text_cfg has {', '.join(map(repr, unknown))}: other text towers than CLIP's are not read")
+    activation, norm, more = _activation_and_norm(told["act_kwargs"] or {}, told["norm_kwargs"] or {}, quick_gelu=quick_gelu)
+    if faults := [*faults, *more]:
+        return {}, faults
+    named = {"width": told["width"], "heads": told["heads"], "layers": told["layers"], "mlp_ratio": told["mlp_ratio"]}
+    named |= {"vocabulary": told["vocab_size"], "length": told["context_length"], "layer_scale": told["ls_init_value"]}
+    return named | {"activation": activation, "eps": norm, "projected": told["proj_type"] == "linear"}, []
 
 
 def own_width(tower: Mapping[str, Any]) -> int:
     """Return the width of the features of such a tower before the projection."""
     return int(tower["embed"] if tower["queries"] else tower["width"])
+
+
+def _activation_and_norm(activation: Any, norm: Any, *, quick_gelu: bool) -> tuple[str, float, list[str]]:
+    """Return the activation and the epsilon of the norms, and which of the two tables is not read."""
+    faults = []
+    if activation not in ({}, {"approximate": "tanh"}, {"approximate": "none"}) or (activation and quick_gelu):
+        faults.append(f"act_kwargs is {activation!r}; read is {{'approximate': 'tanh'}}, without quick_gelu")
+    if not isinstance(norm, Mapping) or [*norm] not in ([], ["eps"]) or not _is_positive(norm.get("eps", 1e-5), "eps"):
+        faults.append(f"norm_kwargs is {norm!r}; read is {{'eps': 1e-6}} or another number")
+    if faults:
+        return "", 0.0, faults
+    return "quick_gelu" if quick_gelu else activation.get("approximate", "none"), norm.get("eps", 1e-5), []
 
 
 def _is_odd(field: str, value: Any) -> bool:

@@ -46,10 +46,10 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(OrderedDict(c_fc=nn.Linear(width, inner), gelu=gelu, c_proj=nn.Linear(inner, width)))
         self.ls_1, self.ls_2 = (nn.Identity() if scale is None else LayerScale(width, scale) for _ in range(2))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map tokens ``(batch, tokens, width)``."""
+    def forward(self, x: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """Map tokens ``(batch, tokens, width)``; ``hidden`` ``(tokens, tokens)`` is true where a row's token must not see a column's."""
         normed = self.ln_1(x)
-        x = x + self.ls_1(self.attn(normed, normed, normed, need_weights=False)[0])
+        x = x + self.ls_1(self.attn(normed, normed, normed, need_weights=False, attn_mask=hidden)[0])
         found: Tensor = x + self.ls_2(self.mlp(self.ln_2(x)))
         return found
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -88,6 +90,22 @@ def test_names_below_the_prefix_of_a_training_framework_are_found(tmp_path: Path
     assert torch.equal(built.conv_stem.weight, state["features.0.0.weight"])
 
 
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+    """Write the file of one of torchvision's networks, at its real size, once for all tests that read it."""
+    folder = tmp_path_factory.mktemp("files")
+
+    @functools.cache
+    def write(written: str, prefix: str) -> Path:
+        path = folder / f"{prefix}{written}" / "x.safetensors"
+        path.parent.mkdir()
+        state = models.get_model(written, num_classes=7).state_dict()
+        save_file({f"{prefix}{key}": value for key, value in state.items()}, path)
+        return path
+
+    return write
+
+
 @pytest.mark.parametrize(
     ("written", "given"),
     [
@@ -109,11 +127,11 @@ def test_names_below_the_prefix_of_a_training_framework_are_found(tmp_path: Path
     ],
 )
 @pytest.mark.parametrize("prefix", ["", pytest.param("model.", marks=pytest.mark.sweep)])
-def test_a_file_of_another_network_is_refused_with_the_name_that_reads_it(written: str, given: str, prefix: str, tmp_path: Path) -> None:
-    state = models.get_model(written, num_classes=7).state_dict()
-    save_file({f"{prefix}{key}": value for key, value in state.items()}, tmp_path / "x.safetensors")
+def test_a_file_of_another_network_is_refused_with_the_name_that_reads_it(
+    written: str, given: str, prefix: str, files: Callable[[str, str], Path]
+) -> None:
     with pytest.raises(zoo.ZooError, match=f"use torchvision/{written} ") as caught:
-        zoo.get(f"timm/{given}", weights=tmp_path / "x.safetensors").build()
+        zoo.get(f"timm/{given}", weights=files(written, prefix)).build()
     assert f"timm/{given}: the file" in str(caught.value)
     assert "x.safetensors" in str(caught.value)
 

@@ -66,6 +66,17 @@ def test_scores_by_principal_axes_are_those_of_the_dense_formulas(shape: tuple[i
     assert regularized_h_score(features, labels) == pytest.approx(regularized, rel=1e-9)
 
 
+def test_a_feature_that_follows_from_others_adds_nothing_to_the_h_score() -> None:
+    features, labels = clusters(90, 12, apart=1.0)
+    rng = np.random.default_rng(1)
+    more = np.c_[features, features @ rng.normal(size=(12, 3)), np.full((90, 1), 2.0)]
+    assert h_score(more, labels) == pytest.approx(h_score(features, labels), rel=1e-9)
+    nearly = np.c_[features, features[:, 0] + 1e-5 * rng.normal(size=90)]
+    f = nearly - nearly.mean(0)
+    means = np.stack([f[labels == label].mean(0) for label in range(3)])[labels]
+    assert h_score(nearly, labels) == pytest.approx(np.trace(np.linalg.pinv(f.T @ f, rcond=1e-13) @ (means.T @ means)), rel=1e-4)
+
+
 @pytest.mark.parametrize("score", BY_LABELS)
 @pytest.mark.parametrize("shape", [(90, 12), (30, 60)], ids=["more samples", "more features"])
 def test_classes_that_lie_apart_score_higher(score, shape: tuple[int, int]) -> None:  # type: ignore[no-untyped-def]

@@ -95,6 +95,8 @@ def test_labels_of_the_target_change_nothing(tmp_path: Path) -> None:
 
 
 def test_all_wrong_options_are_told_at_once() -> None:
+    with pytest.raises(OptionError, match=r"method 'shot' starts from a trained model, without the source: .*adapt_source_free"):
+        DomainAdaptation(TARGET[0], method="shot")
     with pytest.raises(
         OptionError, match=r"'corla' \(did you mean 'coral'.*[\s\S]*validator is 'devil'[\s\S]*temperature is 0[\s\S]*threshold is 2"
     ):

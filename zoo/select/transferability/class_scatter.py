@@ -24,8 +24,7 @@ def h_score(features: Features, labels: Labels) -> float:
     """
     products, members = products_of(features), _members(labels)
     numbers = members.sum(0)
-    along = products.sums_along(members / numbers)
-    return float((numbers @ along**2 / products.axes[0]).sum())
+    return float((numbers @ products.whitened(members / numbers) ** 2).sum())
 
 
 def regularized_h_score(features: Features, labels: Labels) -> float:
@@ -45,9 +44,14 @@ def regularized_h_score(features: Features, labels: Labels) -> float:
     if sphere <= 0:
         return 0.0  # all features are constant
     scale, ridge = (1 - shrinkage) / len(f), shrinkage * sphere + 1e-12 * sphere
-    variances = products.axes[0]
-    along = products.sums_along(members / np.sqrt(members.sum(0)))  # a column per class, which gives the sum over all samples
-    between = (along**2 / (scale * variances + ridge)).sum() / (len(f) - 1)
+    weights = members / np.sqrt(members.sum(0))  # a column per class, which gives the sum over all samples
+    if products.wide:
+        variances = products.axes[0]
+        between = (products.whitened(weights) ** 2 @ (variances / (scale * variances + ridge))).sum() / (len(f) - 1)
+    else:
+        sums = products.sums(weights)
+        shrunk = scale * products.gram + ridge * np.eye(f.shape[1])
+        between = (np.linalg.solve(shrunk, sums.T).T * sums).sum() / (len(f) - 1)
     return float((1 - shrinkage) * between)
 
 
@@ -62,8 +66,12 @@ def transrate(features: Features, labels: Labels) -> float:
         A number of nats without bounds that grows with the scale of the features; higher is better.
     """
     products = products_of(features)
-    whole = float(np.log1p(products.axes[0] / (len(products.centred) * DISTORTION)).sum()) / 2
-    return whole - float(np.mean([_coding_rate(products, np.flatnonzero(labels == label)) for label in np.unique(labels)]))
+    within = []
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        gram = products.gram[np.ix_(rows, rows)] if products.wide else gram_of(products.centred[rows])
+        within.append(_coding_rate(gram, len(rows)))
+    return _coding_rate(products.gram, len(labels)) - float(np.mean(within))
 
 
 def _members(labels: Labels) -> Array:
@@ -83,7 +91,6 @@ def _shrinkage(products: Products) -> float:
     return float(min(max(noise, 0.0), distance) / distance) if distance > 0 else 0.0
 
 
-def _coding_rate(products: Products, rows: Labels) -> float:
-    """Return half the log determinant of ``I + f^T f / (samples * DISTORTION)`` of some samples, over the smaller side."""
-    gram = products.gram[np.ix_(rows, rows)] if products.wide else gram_of(products.centred[rows])
-    return float(np.linalg.slogdet(np.eye(len(gram)) + gram / (len(rows) * DISTORTION))[1]) / 2
+def _coding_rate(gram: Array, samples: int) -> float:
+    """Return half the log determinant of ``I + f^T f / (samples * DISTORTION)``, over the smaller side."""
+    return float(np.linalg.slogdet(np.eye(len(gram)) + gram / (samples * DISTORTION))[1]) / 2

@@ -10,6 +10,7 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.integer]
 RELATIVE_RANK = 1e-12  # of the largest variance; a direction with less has none but rounding
+LEAST_PIVOT = 1e-3  # share of a feature's deviation that does not follow from those before it; with less the principal axes are taken
 
 
 class Products:
@@ -39,12 +40,25 @@ class Products:
         kept = variances > RELATIVE_RANK * max(variances[-1], 1e-300)
         return variances[kept], vectors[:, kept]
 
-    def sums_along(self, weights: Array) -> Array:
-        """Return weighted sums of the centred samples on the principal axes, ``(sums, axes)``, of ``(samples, sums)``."""
+    def sums(self, weights: Array) -> Array:
+        """Return weighted sums of the centred samples, ``(sums, features)``, of ``(samples, sums)``."""
+        return np.asarray(weights.T @ self.centred)
+
+    def whitened(self, weights: Array) -> Array:
+        """Return weighted sums of the centred samples in some axes along which these have the variance 1, ``(sums, axes)``."""
+        if self.wide:  # the principal axes are f^T u / sqrt(variance), and f f^T u is u times the variance
+            return np.asarray(weights.T @ self.axes[1])
+        sums, scale = self.sums(weights), np.sqrt(np.diag(self.gram))
+        kept = scale**2 > RELATIVE_RANK * max(scale.max() ** 2, 1e-300)
+        scale = scale[kept]
+        try:  # a tenth of the time of the principal axes
+            factor = np.linalg.cholesky(self.gram[np.ix_(kept, kept)] / np.outer(scale, scale))
+        except np.linalg.LinAlgError:
+            factor = np.zeros((1, 1))
+        if np.diag(factor).min(initial=1.0) > LEAST_PIVOT:
+            return np.asarray(np.linalg.solve(factor, (sums[:, kept] / scale).T).T)
         variances, vectors = self.axes
-        if self.wide:  # the axes are f^T u / sqrt(variance), and f f^T u is u times the variance
-            return np.asarray((weights.T @ vectors) * np.sqrt(variances))
-        return np.asarray((weights.T @ self.centred) @ vectors)
+        return np.asarray((sums @ vectors) / np.sqrt(variances))
 
     def of_plain(self) -> Array:
         """Return the products, over the same side, of the features as they are; the mean is added, which cancels nothing."""

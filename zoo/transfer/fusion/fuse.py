@@ -145,7 +145,7 @@ def _update_faults(found: Mapping[str, Backbone | TaskModel], tune: str) -> list
     """Return a fault for each model with something beside its weights where an update of the weights is to train."""
     updates = {name: one.lora.kind for name, one in found.items() if isinstance(one, TaskModel) and one.lora is not None}
     return [
-        f"{name} has {KINDS[kind].title}, beside which tune={tune!r} cannot train; take tune='none', 'top' or 'all'"
+        f"{name} has {KINDS[kind].title}, beside which tune={tune!r} cannot train; take tune='none', tune='top' or tune='all'"
         for name, kind in updates.items()
         if not KINDS[kind].merges and tune in MERGED
     ]

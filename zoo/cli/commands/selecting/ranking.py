@@ -146,7 +146,7 @@ def _cells(row: Row, found: Ranking, more: list[str], *, tuned: bool) -> Iterato
 
 def _agreement_table(found: Ranking) -> str:
     """Return how the order of each score agrees with that of tuning, or of the probe."""
-    from zoo.select.ranking.agreement import LEAST_ALIKE, LIKE_SIZE  # here, as numpy takes longer to import than a listing to run
+    from zoo.select.ranking.agreement import LEAST_ALIKE, LIKE_SIZE  # imports numpy
 
     tuned = sum(row.tuned is not None for row in found.rows) >= 3
     rows = []
