@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from zoo.declare import Features
 from zoo.errors import OptionError, did_you_mean, fault_list
 from zoo.models.pooling import Pool
-from zoo.util.atomic_write import in_units
 from zoo.util.numbers import is_finite, is_whole
+from zoo.util.units import in_units
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,

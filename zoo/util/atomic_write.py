@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import DiskFullError
+from zoo.util.units import in_units
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
 def user_folder(variable: str, usual: str) -> Path:
@@ -116,15 +116,6 @@ def _full(path: Path, needed: int, number: int) -> DiskFullError:
     )
     error.errno = number
     return error
-
-
-def in_units(size: float) -> str:
-    """Return a number of bytes as ``3.2 MB``."""
-    for unit in _UNITS:
-        if size < 1000 or unit == _UNITS[-1]:
-            break
-        size /= 1000
-    return f"{size:.3g} {unit}"
 
 
 def write_json(path: Path, value: Any) -> None:

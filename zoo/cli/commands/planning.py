@@ -11,7 +11,7 @@ from zoo.cli.commands.training import add_arguments, find_declared, job_of, read
 from zoo.cli.output.stdout import Output, format_parameters, table
 from zoo.engine.runtime.progress import in_time_units
 from zoo.errors import OptionError
-from zoo.util.atomic_write import in_units
+from zoo.util.units import in_units
 
 if TYPE_CHECKING:
     from zoo.engine.preview.report import GroupPlan, PhasePlan, Preview

@@ -21,8 +21,8 @@ from zoo.engine.runtime.progress import in_time_units
 from zoo.engine.runtime.signals import ending_early
 from zoo.errors import OptionError
 from zoo.transfer.names import METHODS
-from zoo.util.atomic_write import in_units
 from zoo.util.start_up import uncollected
+from zoo.util.units import in_units
 
 if TYPE_CHECKING:
     from zoo.engine.distributed.ranks import Ranks

@@ -15,8 +15,8 @@ from zoo.cli.output.stdout import Output, format_parameters, show_log, table
 from zoo.cli.output.terminal import fitted_table
 from zoo.engine.runtime.progress import in_time_units
 from zoo.errors import OptionError, count
-from zoo.util.atomic_write import in_units
 from zoo.util.start_up import uncollected
+from zoo.util.units import in_units
 
 if TYPE_CHECKING:
     from zoo.models.backbone import Backbone
