@@ -46,9 +46,8 @@ def as_typed(text: str) -> str:
     """Return a message with ``--resume`` for ``resume=True (--resume)``, and ``--image-size 64`` for ``image_size=64``.
 
     The subject of ``batch_size is 0`` is named as its flag as well, and ``columns={'label': 'kind'}`` becomes ``--columns label=kind``,
-    that of the groups alone ``--group patient`` where the command has this flag. An
-    option of ``fit`` without a flag of its own in the running command becomes ``--set dropout=0.1`` where the command has that, and else
-    stays as it is.
+    that of the groups alone ``--group patient`` where the command has this flag. An option of ``fit`` without a flag of its own in the
+    running command becomes ``--set dropout=0.1`` where the command has that, and else stays as it is.
     """
     typed = _FORMS.sub(_form, text)
     return _GROUP_COLUMN.sub(r"--group \1", typed) if "--group" in _flags.known else typed
