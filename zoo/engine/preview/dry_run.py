@@ -186,7 +186,7 @@ class DryRun:
             obstacle=obstacle,
             share=False,
             steady=run.steady,
-            quiet=True,  # the run itself tells how many of all texts are cut
+            quiet=True,  # the run itself logs how many of all texts are cut
         )
 
     @property

@@ -57,7 +57,7 @@ def check_arguments(options: Mapping[str, Any], *, recipe: Any, valid: Any, tria
 
 
 @contextmanager
-def needing_judges() -> Iterator[None]:
+def hold_out_remedy() -> Iterator[None]:
     """Name the remedy of a search where no samples can be held out: it cannot train on everything, as a run can.
 
     Raises:

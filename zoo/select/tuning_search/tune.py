@@ -27,7 +27,7 @@ from zoo.errors import InterruptedRunError, OptionError, TrainingError
 from zoo.models.task_model import TaskModel
 from zoo.select.recipe_search.auto import each_message_once
 from zoo.select.recipe_search.halving import seconds_of
-from zoo.select.tuning_search.arguments import begun_search, needing_judges
+from zoo.select.tuning_search.arguments import begun_search, hold_out_remedy
 from zoo.select.tuning_search.keeping import best_run, importance_of
 from zoo.select.tuning_search.liveness import UNCOUNTED
 from zoo.select.tuning_search.picture import draw_tuning
@@ -185,7 +185,7 @@ def _judged_tables(job: Job, open_tables: Callable[[], Tables]) -> Tables:
     Raises:
         OptionError: If there are no validation samples.
     """
-    with needing_judges():
+    with hold_out_remedy():
         tables = check_tables(job.model, open_tables(), job.config)
     if tables[1] is None:
         raise OptionError("valid=False: trials are judged by held-out samples; give some, or leave it out")

@@ -104,16 +104,16 @@ def train_fusion(
     recipe = recipe_for(fusion.how, tune, augmented=augmented)
     start = _Start.of(network, valid, _passes(fusion, training)) if fusion.how == "concatenate" and isinstance(valid, Table) else None
     run = _fit(network, table if split is None else table.select(split[0]), valid, recipe, data.seed, training)
-    told = _kept_start(fusion, network, run, valid, start, tune)
+    kept = _kept_start(fusion, network, run, valid, start, tune)
     if found and fusion.monitor in run.metrics:
         # Epochs before tuning that were kept are what the run's metrics are of.
-        name = fusion.how if tune == "none" or (told and start is None) else f"{fusion.how}, {tune} tuned"
+        name = fusion.how if tune == "none" or (kept and start is None) else f"{fusion.how}, {tune} tuned"
         fusion.scores = found | {name: float(run.metrics[fusion.monitor])}
-    if told:
-        fusion.verdict = f"{told}{hint_of(fusion.blocks)}"
+    if kept:
+        fusion.verdict = f"{kept}{hint_of(fusion.blocks)}"
         log.warning("%s", fusion.verdict)
     fusion.network = network.eval()
-    if tune != "none" and not told:
+    if tune != "none" and not kept:
         fusion.models = {name: _with_values(model, network, name) for name, model in fusion.models.items()}
 
 

@@ -65,7 +65,7 @@ def tune(options: argparse.Namespace, out: Output) -> None:
     Raises:
         OptionError: If an option contradicts a search.
     """
-    from zoo.select.tuning_search.arguments import check_arguments, needing_judges
+    from zoo.select.tuning_search.arguments import check_arguments, hold_out_remedy
 
     require_extra("tune", "zoo tune")
     slurm, settings, search, _ = check_together(
@@ -82,7 +82,7 @@ def tune(options: argparse.Namespace, out: Output) -> None:
     if options.nested is not None:
         _check_nested(options, settings)
         settings["valid"] = False
-    with needing_judges():
+    with hold_out_remedy():
         job = job_of(find_declared(options.name, settings), options.data, settings, whole=options.nested is not None)
     if not settings["quiet"]:
         show_log()
