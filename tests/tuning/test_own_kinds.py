@@ -292,12 +292,31 @@ class SequenceBlock(nn.Module):
         return x + self.mlp(self.norm(x))
 
 
-class SequenceNet(nn.Module):
-    """Two such blocks, and a projection that looks like an MLP and is none."""
+class Gate(nn.Sequential):
+    """The gate of squeeze-and-excitation, which is a sequence of two linear layers too."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(8, 2), nn.ReLU(), nn.Linear(2, 8), nn.Sigmoid())
+
+
+class GatedBlock(SequenceBlock):
+    """The block with a gate behind its MLP."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem, self.blocks = nn.Conv2d(3, 8, 8, 8), nn.ModuleList([SequenceBlock(), SequenceBlock()])
+        self.gate = Gate()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = self.mlp(self.norm(x))
+        return x + found * self.gate(found.mean(1, keepdim=True))
+
+
+class SequenceNet(nn.Module):
+    """Two such blocks, one with a gate, and a projection that looks like an MLP and is none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.blocks = nn.Conv2d(3, 8, 8, 8), nn.ModuleList([SequenceBlock(), GatedBlock()])
         self.proj = nn.Sequential(nn.Linear(8, 4), nn.GELU(), nn.Linear(4, 8))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -104,9 +104,13 @@ def _mlps(groups: LayerGroups, _inputs: Inputs) -> list[str]:
 
 def _is_mlp(module: nn.Module) -> bool:
     linear = [layer for layer in module.children() if isinstance(layer, nn.Linear)]
-    if len(linear) != 2 or (isinstance(module, CONTAINERS) and type(module).forward is not nn.Sequential.forward):
+    if len(linear) != 2:
         return False
     first, second = linear
+    # A sequence with fewer channels between is a gate, as of squeeze-and-excitation (Hu et al. 2018).
+    sequence = type(module).forward is nn.Sequential.forward and first.out_features >= first.in_features
+    if isinstance(module, CONTAINERS) and not sequence:
+        return False
     # Of anything else it has norms, dropout and activations only.
     others = [part for layer in module.children() if layer not in linear for part in layer.parameters()]
     fits = first.in_features == second.out_features and first.out_features == second.in_features
