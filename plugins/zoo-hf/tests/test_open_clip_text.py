@@ -92,6 +92,9 @@ def test_other_text_towers_are_refused_by_what_they_have(tmp_path: Path) -> None
     told = r"(?s)width is 15, which 2 heads.*pool_type of texts is 'last'; read is argmax.*'no_causal_mask': other text towers than CLIP's"
     with pytest.raises(zoo.ZooError, match=told):
         zoo.get(tmp_path / "clip")
+    published(tmp_path / "plain", "", proj_type="none")
+    with pytest.raises(zoo.ZooError, match=f"has no projection of texts .* 16 values and not the {WIDTH} of embed_dim"):
+        zoo.get(tmp_path / "plain")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("open_clip") is None, reason="open_clip is not installed")

@@ -75,7 +75,10 @@ def from_open_clip(name: str, source: Source) -> zoo.BackboneSpec:
     length = text.get("context_length") or CONTEXT
     assert isinstance(width, int), "checked above"
     if not repo and not own["projected"] and own["width"] != width:
-        raise zoo.ZooError(f"{name}: {CONFIG} has no projection of texts, whose features have {own['width']} values, and embed_dim {width}")
+        raise zoo.ZooError(
+            f"{name}: {CONFIG} has no projection of texts (proj_type), whose features have {own['width']} values and not the {width} of "
+            "embed_dim; correct one of the two numbers"
+        )
     tower = _text_spec(f"{name}/text", own or {"transformer": _encoder(name, repo, source), **words}, width, length, files)
     spec = _image_spec(name, image, prepared, vision.get("image_size") or 224)
     projected = image.get("proj", "linear") in ("linear", "mlp")  # a tower of open_clip itself always has one

@@ -226,7 +226,7 @@ def test_all_wrong_arguments_are_told_at_once(tmp_path: Path) -> None:
         ranked(
             tmp_path, candidates=["toy/smal"], max_params=-1, max_memory="much", budget="soon", top=-1, task="singel-label", image_sizes=16
         )
-    for text in ("toy/small", "max_params is -1", "'500MB'", "'90s'", "top is -1", "'single-label'", "'image_size'"):
+    for text in ("toy/small", "max_params is -1", "'500MB'", "'90s'", "top (--top) is -1", "'single-label'", "'image_size'"):
         assert text in str(error.value)
 
 
@@ -236,7 +236,7 @@ def test_all_wrong_arguments_are_told_at_once(tmp_path: Path) -> None:
         ({"max_params": -1}, "max_params is -1"),
         ({"max_memory": "much"}, "'500MB'"),
         ({"budget": "soon"}, "'90s'"),
-        ({"top": -1}, "top is -1"),
+        ({"top": -1}, r"top \(--top\) is -1"),
         ({"image_sizes": 16}, "did you mean 'image_size'"),
         ({"task": "token-classification"}, "one per word"),
         ({"candidates": []}, "candidates is empty"),

@@ -76,7 +76,7 @@ def _check_task(task: Any) -> None:
 
 def _check_top(top: Any) -> None:
     if isinstance(top, bool) or not isinstance(top, int) or top < 0:
-        raise OptionError(f"top is {top!r}; it is how many candidates may be fine-tuned, 0 or more")
+        raise OptionError(f"top (--top) is {top!r}; it is how many candidates may be fine-tuned, 0 or more")
 
 
 def named(wanted: str | Backbone | Iterable[str | Backbone]) -> list[Backbone]:
