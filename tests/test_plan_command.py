@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.test_cli import Done, pictures, run  # noqa: F401  # fixtures
+from zoo.engine.options import model_selection
 
 OPTIONS = ("--weights", "none", "--batch-size", 8, "--image-size", 32)
 
@@ -26,6 +29,29 @@ def test_the_table_has_groups_phases_memory_and_time(run: Callable[..., Done], p
     assert lines[-1][0] == "estimated:"
     assert lines[-1][2] in ("kB", "MB")  # as the table of `zoo train --recipe auto`
     assert not [path for path in tmp_path.rglob("*") if path.name == "runs"]
+
+
+def test_very_few_samples_are_not_held_out_and_that_is_told(run: Callable[..., Done], pictures: Path) -> None:  # noqa: F811
+    words = ("zoo/glyphnet", pictures / "train", "--epochs", 2)
+    done = run("plan", *words)
+    assert "12 training samples, batch size 8" in done.out
+    assert "none of the 12 samples are held out, so nothing is measured; zoo cv" in done.out
+    assert "10 training samples, 2 for validation" in run("plan", *words, "--set", "patience=2").out
+
+
+def test_a_run_of_an_earlier_version_goes_on_with_the_part_that_it_held_out(
+    run: Callable[..., Done],  # noqa: F811
+    pictures: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = ("train", "zoo/glyphnet", pictures / "train", "--epochs", 2, "--json", "--quiet", "--out")
+    with monkeypatch.context() as earlier:
+        earlier.setattr(model_selection, "FEW_SAMPLES", 0)
+        begun = run(*words, "before").json["metrics"]
+    assert "accuracy" in begun
+    assert run(*words, "before", "--resume").json["metrics"] == begun
+    assert run(*words, "today").json["metrics"] == {}
+    assert run(*words, "compared", "--baselines").json["metrics"].keys() == begun.keys()
 
 
 def test_one_json_document_has_all_of_it(run: Callable[..., Done], pictures: Path) -> None:  # noqa: F811

@@ -4,8 +4,8 @@ Each run of the default (0.75 of the tuned values, ``few.py``) is repeated on th
 samples are predicted by the head alone and by the result. Rules that keep the head or the result by these predictions are then compared
 by the accuracy on the test part with those that ask nobody. Of a set with more classes each seed draws two. Folds never divide a patient.
 Accuracy is that of at most 300 test samples; seconds are CPU seconds of one thread. Results go to a file as they come, a line each, and a
-run that is started again goes on behind them. ``--settings "held out"`` gives instead what ``fit`` does where nobody says what to
-validate on: a fifth of the samples is held out, and judges tuning.
+run that is started again goes on behind them. ``--settings "held out"`` gives instead what ``fit`` does where the monitored metric
+is named and no validation data are given, and did with every run: a fifth of the samples is held out, and judges tuning.
 
 Run: python benchmarks/defaults/few_folds.py --data ../shared/data
 """
@@ -77,7 +77,7 @@ def place_result(name: str, network: str, size: int, seed: int, setting: str, da
     if setting == HELD_OUT:
         model = adapted(network, train, data, seed)
         with tempfile.TemporaryDirectory() as out:
-            run = model.fit(train.table, None, seed=seed, out=f"{out}/run", quiet=True, workers=0)
+            run = model.fit(train.table, None, monitor="accuracy", seed=seed, out=f"{out}/run", quiet=True, workers=0)
         found = scores(model.predict_proba(list(test.inputs), workers=0), test, names)
         return record | {HELD_OUT: found, "tuned": run.kept > 1, "seconds": round(time.process_time() - start, 1)}
     for each, probabilities in predictions(network, names, train, test, data, seed):

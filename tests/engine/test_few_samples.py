@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,13 @@ import torch
 
 import zoo
 from tests.engine.tiny import images, model
+from zoo.data.open import open_data
 from zoo.data.table import Table
+from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.options.begun import as_begun, option_differences
 from zoo.engine.options.recipes import FEW_SAMPLES, FEW_SHARE
 from zoo.engine.options.resolve import resolve
+from zoo.engine.train.fit import run_job
 from zoo.engine.train.job import resolve_job
 
 
@@ -46,15 +51,57 @@ def test_few_samples_mix_the_tuned_values_with_those_before(tmp_path: Path, capl
     assert "mixture" not in lines["tuned"] + lines["head"]
 
 
-def test_a_hold_out_of_very_few_samples_names_the_other_way(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", "zoo")
-    for valid, told in {None: True, False: False}.items():
-        caplog.clear()
-        assert glyphs().plan(images(9), valid, epochs=2).wise_ft == (1 if told else FEW_SHARE)
-        assert ("of 9 samples are held out, too few to judge tuning by; valid=False" in caplog.text) == told
+def parts(caplog: pytest.LogCaptureFixture, source: Any, **options: Any) -> tuple[int, int, float, bool]:
+    """Return the numbers of training and validation samples of a plan, the share of the tuned values, and whether no hold-out is told."""
     caplog.clear()
-    glyphs().plan(images(FEW_SAMPLES + 1), epochs=2)
-    assert "too few to judge" not in caplog.text
+    told = glyphs().plan(source, epochs=2, **options)
+    return told.samples, told.valid, told.wise_ft, "none of" in caplog.text and "zoo cv" in caplog.text
+
+
+def test_nothing_is_held_out_of_very_few_samples_unless_something_needs_it(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "zoo")
+    assert parts(caplog, images(FEW_SAMPLES)) == (FEW_SAMPLES, 0, FEW_SHARE, True)
+    assert parts(caplog, images(9), wise_ft=1.0) == (9, 0, 1, True)
+    assert parts(caplog, images(FEW_SAMPLES + 1)) == (14, 3, 1, False)
+    for needs in (
+        {"patience": 3},
+        {"monitor": "accuracy"},
+        {"schedule": "plateau"},
+        {"metrics": {"mine": lambda truth, found: 0.0}},
+        {"on_epoch": print},
+        {"allow_leak": True},
+        {"recipe": "lp-ft"},
+    ):
+        assert parts(caplog, images(9), **needs) == (6, 3, 1, False), needs
+        assert ("of 9 samples are held out, too few to judge tuning by; valid=False" in caplog.text) == ("recipe" not in needs)
+
+
+def test_splits_of_very_few_samples_are_kept_and_what_compares_still_holds_some_out() -> None:
+    table = replace(open_data(images(9)), splits=("train",) * 6 + ("test",) * 3)
+    assert (glyphs().plan(table, epochs=2).samples, glyphs().plan(table, epochs=2).valid) == (3, 3)
+    train, valid = resolve_job(glyphs(), images(9), None, recipe=None, options={}, objective=None).open_data()
+    assert (len(train), len(valid or ())) == (6, 3)  # as for tuning, recipe="auto" and baselines
+
+
+def test_a_run_of_very_few_samples_is_that_of_all_of_them(tmp_path: Path) -> None:
+    nets = glyphs(), glyphs()
+    runs = [
+        net.fit(images(6), valid, out=tmp_path / str(valid), quiet=True, epochs=2) for net, valid in zip(nets, (None, False), strict=True)
+    ]
+    assert all(torch.equal(value, nets[1].state_dict()[name]) for name, value in nets[0].state_dict().items())
+    assert runs[0].metrics == runs[1].metrics
+    records = [json.loads((run.dir / "run.json").read_text()) for run in runs]
+    assert (records[0]["config"], records[0]["data"]) == (records[1]["config"], records[1]["data"])
+    assert records[0]["data"]["valid"] is None
+
+
+def test_a_run_that_began_with_a_hold_out_goes_on_with_it(tmp_path: Path) -> None:
+    job = resolve_job(glyphs(), images(9), None, recipe=None, options={"epochs": 2}, objective=None, quiet=True)
+    run = run_job(job, Ranks(), tmp_path / "run", resume=False)  # as earlier versions did
+    assert "accuracy" in run.metrics
+    net = glyphs()
+    assert net.fit(images(9), epochs=2, out=tmp_path / "run", resume=True, quiet=True).metrics == run.metrics
+    assert all(torch.equal(value, job.model.state_dict()[name]) for name, value in net.state_dict().items())
 
 
 def test_the_plan_says_what_the_result_is_of() -> None:

@@ -29,6 +29,7 @@ from zoo.tasks.task import Task
 _NONE: Mapping[str, str | Sequence[str]] = MappingProxyType({})
 log = logging.getLogger("zoo")
 FEW_HELD_OUT = 10  # samples; below, the score of an epoch moves by more than 10 points with each
+UNMEASURED = "so nothing is measured; zoo cv (zoo.select.cross_validate) gives a score, or give validation data (valid, --valid)"
 
 
 def open_data(
@@ -169,6 +170,7 @@ def open_train_valid(
     root: str | os.PathLike[str] | None = None,
     channels: int = 3,
     skip_broken: bool = False,
+    whole_up_to: int = 0,
 ) -> tuple[Table, Table | None]:
     """Open the training data and the validation data.
 
@@ -192,10 +194,11 @@ def open_train_valid(
         root: Folder of the files that a table names, with or without suffix, for both sources; None is that of the table.
         channels: Channels of the images that the model takes.
         skip_broken: As in ``open_data``.
+        whole_up_to: Number of samples up to which nothing is held out of a source without splits, which is logged.
 
     Returns:
         Two tables with the same classes and no split column, which ``fit`` takes as they are. The second is None if ``valid``
-        is False.
+        is False, or nothing is held out.
 
     Raises:
         DataError: If a class has no sample in train, or there is one class only.
@@ -205,9 +208,7 @@ def open_train_valid(
         more: dict[str, Any] = {"label_columns": label_columns, "uncertain": uncertain, "root": root}
         more |= {"reads": reads, "channels": channels, "skip_broken": skip_broken}
         table = open_data(train, task=task, classes=classes, columns=columns, labelled=True, drop_other_classes=drop_other_classes, **more)
-        check_trainable(table)
-        equal_samples(table)  # logs labels that contradict each other
-        return table, None
+        return _checked(table), None
     if valid is not None and valid_split is not None:
         raise OptionError("give either a validation source or valid_split=, not both")
     kind = find_task(task)
@@ -220,12 +221,11 @@ def open_train_valid(
     if second is None:
         table = _table(first, kind, classes, reads, uncertain)
         warn_of_labels(table, found=classes is None)
-        return _held_out(table, seed)
+        return _whole(table) if raw.splits is None and len(table) <= whole_up_to else _held_out(table, seed)
     tables = _tables(first, second, kind, classes, reads, uncertain)
     warn_of_labels(tables[0], found=classes is None)
     warn_of_labels(tables[1], found=False)
-    check_trainable(tables[0])
-    equal_samples(tables[0])  # logs labels that contradict each other
+    _checked(tables[0])
     leak = check_leak(*tables, allow=allow_leak)
     return _without_splits(tables[0], replace(tables[1], leak=leak))
 
@@ -252,6 +252,18 @@ def _parsed(first: Raw, second: Raw, task: Task, classes: Sequence[str] | None) 
     both = join([first, second], first.source)
     labels = task.parse(both.labels or (), classes if classes is not None else both.classes, both.source)
     return replace(first, labels=labels[: len(first)]), replace(second, labels=labels[len(first) :])
+
+
+def _checked(table: Table) -> Table:
+    check_trainable(table)
+    equal_samples(table)  # logs labels that contradict each other
+    return table
+
+
+def _whole(table: Table) -> tuple[Table, None]:
+    line = "%s: no validation data given, and none of %d samples are held out, as so few judge little: all are trained on, %s"
+    log.info(line, table.source, len(table), UNMEASURED)
+    return _checked(table), None
 
 
 def _held_out(table: Table, seed: int) -> tuple[Table, Table]:

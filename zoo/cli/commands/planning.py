@@ -32,7 +32,8 @@ def plan(options: argparse.Namespace, out: Output) -> None:
     settings = read_settings(options)
     if "auto" in settings:
         raise OptionError("--recipe auto tries several recipes, and a plan is of one; name it")
-    job = job_of(find_declared(options.name, settings), options.data, settings)
+    job = job_of(find_declared(options.name, settings), options.data, settings, divided=bool(settings["baselines"]))
+    from zoo.data.open import UNMEASURED
     from zoo.engine.preview.preview import preview_job
 
     preview = preview_job(job)
@@ -49,6 +50,8 @@ def plan(options: argparse.Namespace, out: Output) -> None:
     if preview.wise_ft < 1:
         why = "" if "wise_ft" in settings else f", as {preview.samples} samples are few; --set wise_ft=1 takes the tuned ones"
         print(f"\nthe result: {preview.wise_ft:g} of the tuned values, {1 - preview.wise_ft:g} of those before the last phase{why}\n")
+    if not preview.valid and settings["valid"] is None:
+        print(f"none of the {preview.samples} samples are held out, {UNMEASURED}\n")
     seconds = in_time_units(preview.seconds)
     print(f"estimated: {in_units(preview.memory)} of memory at the peak on {preview.device} ({preview.precision}), {seconds}")
 

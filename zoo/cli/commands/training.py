@@ -39,7 +39,7 @@ PARSE: Mapping[str, Callable[[str], Any]] = MappingProxyType(
     {"epochs": int, "batch_size": whole_or_auto, "lr": number_or_auto, "image_size": int, "seed": int}
 )
 RECIPES = "layer-decay (default), linear-probe, lp-ft, full, top, gradual, lora, bitfit"
-VALID = "data to choose the best epoch by; else a split of DATA, else 20 %% held out"
+VALID = "data to choose the best epoch by; else a split of DATA, else 20 %% held out (none of up to 16 samples)"
 DATA = "an image folder, or a CSV, TSV or Parquet file of images or texts; of several tasks also kind=DATA,age=DATA"
 
 
@@ -188,12 +188,15 @@ def demo(options: argparse.Namespace, out: Output) -> None:
 
 def _train(name: str, data: str, settings: dict[str, Any]) -> Run:
     backbone = find_declared(name, settings)
+    from zoo.engine.options.begun import began_validated
+
     config, several = settings["config"], launched() > 1
     with ExitStack() as stack:
         # A single process joins after the data are checked, because joining imports torch.
         ranks = stack.enter_context(_joined(config)) if several else None
         with ranks.together() if ranks else nullcontext():
-            job = job_of(backbone, data, settings)
+            again = bool(settings["baselines"]) or (bool(settings["resume"]) and began_validated(settings["out"]))
+            job = job_of(backbone, data, settings, divided=again)
         if not (settings["quiet"] or rank()):
             show_log()
         resume = bool(settings["resume"])
@@ -231,7 +234,7 @@ def find_declared(name: str, settings: dict[str, Any]) -> Backbone:
     return find_backbone(name)
 
 
-def job_of(declared: Backbone, data: Any, settings: dict[str, Any], *, whole: bool = False) -> Job:
+def job_of(declared: Backbone, data: Any, settings: dict[str, Any], *, whole: bool = False, divided: bool = True) -> Job:
     """Return the job of the settings: the model, with as many outputs as the data have classes, and the data.
 
     Args:
@@ -239,9 +242,11 @@ def job_of(declared: Backbone, data: Any, settings: dict[str, Any], *, whole: bo
         data: The source.
         settings: See ``read_settings``.
         whole: Open all rows of all splits, and leave it to the caller to divide them.
+        divided: Hold samples out where no validation data are given, however few there are; see ``resolve_job``.
     """
     from zoo.data.open import open_train_valid
     from zoo.data.sources.read import kind_of
+    from zoo.engine.options.model_selection import whole_up_to
     from zoo.tasks.find import find_task
     from zoo.transfer.names import HEADS
 
@@ -257,7 +262,8 @@ def job_of(declared: Backbone, data: Any, settings: dict[str, Any], *, whole: bo
                 raise OptionError("--no-valid: --recipe auto judges by held-out samples; leave it out, or name a recipe")
             tables = open_with_hold_out(*(partial(open_train_valid, data, valid, **opening) for valid in (settings["valid"], False)))
         else:
-            tables = open_train_valid(data, False if whole else settings["valid"], **opening)
+            few = whole_up_to(config, find_task(task), judged=divided or settings["objective"] is not None)
+            tables = open_train_valid(data, False if whole else settings["valid"], **opening, whole_up_to=few)
     first = tables[0]
     try:
         with uncollected():

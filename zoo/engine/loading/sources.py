@@ -50,17 +50,17 @@ def image_channels(inputs: Inputs) -> int:
     return inputs.channels if isinstance(inputs, Image) else 3
 
 
-def open_for_fit(model: TaskModel, train: Any, valid: Any, config: Config) -> tuple[Table, Table | None]:
+def open_for_fit(model: TaskModel, train: Any, valid: Any, config: Config, *, whole_up_to: int = 0) -> tuple[Table, Table | None]:
     """Open the training and validation data as a model reads them.
 
-    ``valid=False`` trains on everything; there is then no best epoch, and the last one is used.
+    ``valid=False`` trains on everything; there is then no best epoch, and the last one is used. So it is with at most
+    ``whole_up_to`` samples where ``valid`` is None, see ``zoo.data.open.open_train_valid``.
 
     Raises:
         DataError: If the data cannot be read, or have no class of the model's.
     """
-    return open_train_valid(
-        train, valid, task=model.task, classes=model.labels, reads=reads(model), channels=channels_of(model), **config.opening
-    )
+    how = config.opening | {"reads": reads(model), "channels": channels_of(model), "whole_up_to": whole_up_to}
+    return open_train_valid(train, valid, task=model.task, classes=model.labels, **how)
 
 
 def corrupt_files(model: TaskModel, tables: list[Table], config: Config) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from zoo.engine.options.config import DECLARED, Config
@@ -11,6 +13,17 @@ from zoo.engine.options.recipe import DECIDED, Phase
 from zoo.engine.options.recipes import default_recipe, earlier_default
 from zoo.tasks.find import find_task
 from zoo.util.differences import record_differences
+
+
+def began_validated(folder: str | Path | None) -> bool:
+    """Return whether the run in a folder has validation data in its record, so that it goes on with them.
+
+    Earlier versions held some out of the very few samples from which none are held out now.
+    """
+    try:
+        return folder is not None and bool(json.loads((Path(folder) / "run.json").read_text(encoding="utf-8"))["data"]["valid"])
+    except (OSError, ValueError, KeyError, TypeError):  # none has begun, or ``checkpoint_to_resume`` refuses it
+        return False
 
 
 def as_begun(config: Config, theirs: Mapping[str, Any], task: str = "single-label") -> Config:

@@ -367,6 +367,13 @@ DECLARED: Mapping[str, Option] = MappingProxyType(
 OPTIONS = tuple(sorted({*DECLARED, *SWITCHES}))
 
 
+def is_given(config: Config, name: str) -> bool:
+    """Return whether an option differs from its default."""
+    if name in SWITCHES:
+        return bool((config.augment or {}).get(name))
+    return bool(getattr(config, name) != Config.model_fields[name].get_default(call_default_factory=True))
+
+
 def sized_for(config: Config, samples: int) -> Config:
     """Return the configuration with a batch size for a number of training samples, where neither an option nor the recipe gives one."""
     size = config.recipe.batch_size or batch_size_for(samples)

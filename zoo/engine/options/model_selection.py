@@ -1,4 +1,4 @@
-"""The best epoch so far, and the count of epochs without improvement."""
+"""Selection of an epoch by validation data: whether some are held out, the best epoch so far, epochs without improvement."""
 
 from __future__ import annotations
 
@@ -8,10 +8,35 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from zoo.engine.options.config import DECLARED, Config, is_given
+from zoo.engine.options.recipes import FEW_SAMPLES, RECIPES
 from zoo.errors import OptionError, did_you_mean
 from zoo.tasks.task import Task
 
 log = logging.getLogger("zoo")
+DIVIDING = ("valid_split", "allow_leak")  # options of the division into training and validation data
+
+
+def decided_by_metric(config: Config) -> list[str]:
+    """Return the given options that depend on a metric, and so need validation data."""
+    waits = [name for name, option in DECLARED.items() if option.waits and is_given(config, name)]
+    plateau = "plateau" in (config.schedule, *(phase.schedule for phase in config.recipe.phases))
+    return [*waits, *(["schedule='plateau'"] if plateau else [])]
+
+
+def whole_up_to(config: Config, task: Task, *, judged: bool = False) -> int:
+    """Return the number of samples up to which a run without validation data holds none out: ``FEW_SAMPLES``, or 0.
+
+    So few judge nothing, and the run that is trained on all of them is better; docs/defaults.md has the evidence, which is of the
+    default recipe with one class per sample.
+
+    Args:
+        config: The resolved configuration.
+        task: The task.
+        judged: Whether something else needs held-out samples, such as metrics of the user's own.
+    """
+    asked = judged or decided_by_metric(config) or any(is_given(config, name) for name in DIVIDING)
+    return FEW_SAMPLES if task.exclusive and config.recipe == RECIPES["layer-decay"] and not asked else 0
 
 
 def resolve_monitor(monitor: str | None, task: Task, own: Collection[str] = (), *, name: str = "monitor") -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 
 from zoo.engine.options.augment_options import AUGMENT_FIELDS, AUGMENTS, ON_BATCHES, resolve_augment
-from zoo.engine.options.config import DECLARED, SWITCHES, Config
+from zoo.engine.options.config import DECLARED, SWITCHES, Config, is_given
 from zoo.engine.options.epochs import has_solvable_head
+from zoo.engine.options.model_selection import DIVIDING, decided_by_metric
 from zoo.engine.options.own_parts import OwnParts
 from zoo.engine.options.recipe import phase_epochs
 from zoo.errors import OptionError, count, fault_list
@@ -34,10 +35,8 @@ def check_fits(model: TaskModel, config: Config, *, validated: bool = True) -> N
     """
     _warn(model, config)
     kind = model.spec.modality
-    unread = [name for name, option in DECLARED.items() if option.reads and kind not in option.reads and _given(config, name)]
+    unread = [name for name, option in DECLARED.items() if option.reads and kind not in option.reads and is_given(config, name)]
     unread += _unused_augmentation(config, kind)
-    waits = [name for name, option in DECLARED.items() if option.waits and _given(config, name)]
-    waits += ["schedule='plateau'"] if "plateau" in (config.schedule, *(phase.schedule for phase in config.recipe.phases)) else []
     useless = [
         (kind != "image", unread, f"meant for images, and {model.spec.name!r} reads {kind}s"),
         *((True, names, why) for names, why in _useless(find_task(model.task), config)),
@@ -46,10 +45,10 @@ def check_fits(model: TaskModel, config: Config, *, validated: bool = True) -> N
             ["freeze_bn"] if config.freeze_bn and not config.recipe.freeze_bn else [],
             f"it keeps pretrained statistics, and {model.spec.name!r} starts from random values",
         ),
-        (not validated, waits, "decided by a metric, and there are no validation data"),
+        (not validated, decided_by_metric(config), "decided by a metric, and there are no validation data"),
         (
             not validated,
-            [name for name in ("valid_split", "allow_leak") if _given(config, name)],
+            [name for name in DIVIDING if is_given(config, name)],
             "meant for a division of the data, and all of them train, without validation (valid=False)",
         ),
     ]
@@ -137,7 +136,7 @@ def _exclusions(config: Config) -> list[str]:
     excluded: dict[tuple[str, str], list[str]] = {}
     for name, option in {**DECLARED, **SWITCHES}.items():
         for other, why in option.excludes.items():
-            if _given(config, name) and _holds(config, other):
+            if is_given(config, name) and _holds(config, other):
                 excluded.setdefault((other.partition("=")[2] or other, why), []).append(name)
     return [f"{', '.join(names)} with {other}: {why}" for (other, why), names in excluded.items()]
 
@@ -145,7 +144,7 @@ def _exclusions(config: Config) -> list[str]:
 def _holds(config: Config, condition: str) -> bool:
     """Return whether an option is given, or has the value that ``name=value`` names."""
     name, sign, value = condition.partition("=")
-    return str(getattr(config, name)) == value if sign else _given(config, name)
+    return str(getattr(config, name)) == value if sign else is_given(config, name)
 
 
 def _unused_augmentation(config: Config, kind: str) -> list[str]:
@@ -156,10 +155,3 @@ def _unused_augmentation(config: Config, kind: str) -> list[str]:
     usual = resolve_augment(config.recipe.augment, {}, []) or {}
     other = augment in named or any(augment.get(name) != usual.get(name) for name in augment if name not in SWITCHES)
     return ["augment"] if kind == "text" and augment and other else mixes
-
-
-def _given(config: Config, name: str) -> bool:
-    """Return whether an option differs from its default."""
-    if name in SWITCHES:
-        return bool((config.augment or {}).get(name))
-    return bool(getattr(config, name) != Config.model_fields[name].get_default(call_default_factory=True))

@@ -64,7 +64,7 @@ def preview(
     """
     for name in ("out", "resume", "quiet"):  # options of fit without effect here
         options.pop(name, None)
-    return preview_job(resolve_job(model, train, valid, recipe=recipe, options=options, objective=objective))
+    return preview_job(resolve_job(model, train, valid, recipe=recipe, options=options, objective=objective, divided=False))
 
 
 def preview_job(job: Job) -> Preview:

@@ -21,7 +21,7 @@ from zoo.engine.loading.sources import check_tables, inputs_in_use, table_digest
 from zoo.engine.loading.start_method import refuse_second_run
 from zoo.engine.objective.make_objective import make_objective
 from zoo.engine.objective.supervised import Supervised
-from zoo.engine.options.begun import as_begun
+from zoo.engine.options.begun import as_begun, began_validated
 from zoo.engine.options.recipe import Recipe
 from zoo.engine.rundir.checkpoint import Checkpoint, clean_stages, remove_checkpoints
 from zoo.engine.rundir.curves import draw_curves
@@ -85,8 +85,8 @@ def fit(
     Args:
         model: The model; its ``labels`` are taken from the data if it has none.
         train: Any source with labels, see ``zoo.data.open.open_data``.
-        valid: Another source; None takes the validation split of ``train`` or holds 20 % out; False trains on everything
-            and keeps the last epoch.
+        valid: Another source; None takes the validation split of ``train`` or holds 20 % out (nothing of very few samples, see
+            ``zoo.engine.options.model_selection.whole_up_to``); False trains on everything and keeps the last epoch.
         recipe: ``layer-decay``, ``linear-probe``, ``lp-ft``, ``full``, ``top``, ``gradual``, ``lora``, ``bitfit``, another of
             docs/recipes.md, or a ``Recipe``; None takes ``layer-decay``, for words at another rate; ``auto`` is for ``TaskModel.fit``, see
             ``zoo.select.recipe_search.auto``.
@@ -116,7 +116,8 @@ def fit(
     check_kinds(out, resume=resume, quiet=quiet)
     named = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "image_size": image_size, "seed": seed}
     options = named | recipe_options
-    job = resolve_job(model, train, valid, recipe=recipe, options=options, objective=objective, quiet=quiet)
+    again = resume and began_validated(out)
+    job = resolve_job(model, train, valid, recipe=recipe, options=options, objective=objective, quiet=quiet, divided=again)
     with ending_early(), joined(job.config.device, job.config.timeout) as ranks:
         return run_job(job, ranks, out, resume=resume)
 

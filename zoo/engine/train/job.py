@@ -16,6 +16,7 @@ from zoo.engine.objective.supervised import Supervised
 from zoo.engine.optim.optimizer import check_optimizer
 from zoo.engine.options.config import Config, sized_for
 from zoo.engine.options.epochs import shortest_frozen_prefix
+from zoo.engine.options.model_selection import whole_up_to
 from zoo.engine.options.option_checks import check_fits, check_own_parts
 from zoo.engine.options.own_parts import OwnParts, take_own_parts
 from zoo.engine.options.recipe import Recipe
@@ -123,6 +124,7 @@ def resolve_job(
     options: dict[str, Any],
     objective: MakeObjective | None,
     quiet: bool = False,
+    divided: bool = True,
 ) -> Job:
     """Return the job of the arguments of ``fit``.
 
@@ -134,6 +136,7 @@ def resolve_job(
         options: By name; the user's own parts are removed in place.
         objective: Makes the objective, or None.
         quiet: Show nothing.
+        divided: Hold samples out where ``valid`` is None, however few there are; else see ``whole_up_to``.
 
     Raises:
         OptionError: For unknown options, values out of range and options that do not apply to the model's task.
@@ -149,5 +152,7 @@ def resolve_job(
         metrics=[str(name) for name in (metrics if isinstance(metrics, Mapping) else own.metrics)],
         faults=faults,
     )
-    opening = partial(open_for_fit, model, train, valid, config)
+    judged = divided or objective is not None or bool(own.metrics) or own.on_epoch is not None
+    few = whole_up_to(config, find_task(model.task), judged=judged)
+    opening = partial(open_for_fit, model, train, valid, config, whole_up_to=few)
     return make_job(model, config, opening, validated=valid is not False, own=own, objective=objective, quiet=quiet)
