@@ -47,3 +47,12 @@ def test_calibrating_numbers_tells_of_no_temperature(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "zoo"):
         model.calibrate((images[:20], images[:20].mean((1, 2)) * 1e-9), quiet=True)
     assert "temperature" not in caplog.text
+
+
+@pytest.mark.parametrize(("low", "high", "remedy"), [(0.0, 255.0, "X = X / 255"), (-3.0, 255.0, "X.min()"), (0.0, 4000.0, "X.min()")])
+def test_float_pixels_of_eight_bits_are_to_be_divided_by_255(low, high, remedy):
+    pixels = np.full((8, 8), low)
+    pixels[0, 0] = high
+    with pytest.raises(zoo.ZooError) as raised:
+        zoo.get("zoo/glyphnet").adapt(num_classes=2).predict([pixels], quiet=True)
+    assert remedy in str(raised.value)
