@@ -29,6 +29,7 @@ from zoo.models.backbone import Backbone
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 from zoo.trust.baselines import baselines
+from zoo.util.numbers import score_text
 
 log = logging.getLogger("zoo")
 FOLDER = "baselines"  # below that of the run
@@ -209,9 +210,9 @@ def _verdict(run: Run, rows: list[Baseline], samples: int, monitor: str) -> str:
     if all(row.score is None for row in rows):
         return f"no baseline could be compared: none has a {monitor}"
     lost = any(row.lost for row in rows)
-    scores = ", ".join(f"{row.name} {row.score:.4f}" for row in rows if row.score is not None and (row.lost or not lost))
+    scores = ", ".join(f"{row.name} {score_text(monitor, row.score)}" for row in rows if row.score is not None and (row.lost or not lost))
     on = f"on {count(samples, 'validation sample')}"
     on += "" if monitor == run.monitor else f" ({run.monitor}, by which the epoch was chosen, is of the objective alone)"
     if lost:
-        return f"the run lost to a simpler method: {monitor} {value:.4f} {on}, and {scores}; take that, or find out why"
-    return f"no baseline is better: {monitor} {value:.4f} {on}, and {scores}"
+        return f"the run lost to a simpler method: {monitor} {score_text(monitor, value)} {on}, and {scores}; take that, or find out why"
+    return f"no baseline is better: {monitor} {score_text(monitor, value)} {on}, and {scores}"

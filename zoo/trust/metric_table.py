@@ -174,14 +174,15 @@ def find_metrics(task: str, names: str | Iterable[str], outputs: int | None = No
             if outputs is not None and number >= outputs:
                 faults.append(f"{name!r} is always 1, as the model has {outputs} classes")
         else:
-            faults.append(f"there is no metric {name!r}{_nearest(str(name), known)}")
+            faults.append(f"there is no metric {name!r}{nearest_metric(str(name), known)}")
     if faults:
         names = ", ".join([*known, *(["top_K"] if task in LIKELIEST else [])]) or "only those of the task's own"
         raise OptionError(fault_list(f"these metrics are not those of {task}:", faults, f"They are: {names}, or {ALL} for all of them."))
     return found
 
 
-def _nearest(name: str, known: Collection[str]) -> str:
+def nearest_metric(name: str, known: Collection[str]) -> str:
+    """Return what to add to an unknown name: the name that is used here, or the nearest one; empty if there is none."""
     plain = name.lower().replace("-", "_")
     same = [one for one, others in SYNONYMS.items() if plain in others and (one in known or (one == "top_5" and "mcc" in known))]
     return f" (it is called {same[0]!r} here)" if same else did_you_mean(name, known)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
+_IN_UNITS = {"mae", "rmse", "mse", "median_error", "max_error"}  # metrics in the unit of the targets, which may be nanometres
 _LARGEST = 1e38  # about the largest value of float32, in which networks compute
 
 
@@ -32,3 +33,9 @@ def without_nan(value: Any) -> Any:
 def nan_for_none(value: float | None) -> float:
     """Return a number that ``without_nan`` wrote; NaN for None."""
     return math.nan if value is None else value
+
+
+def score_text(metric: str, value: float, places: int = 4) -> str:
+    """Return the value of a metric as text, ``0.9608``; one in the unit of small targets with as many digits that count, ``1.279e-09``."""
+    small = metric in _IN_UNITS and 0 < abs(value) < 0.01
+    return f"{value:.{places}g}" if small else f"{value:.{places}f}"

@@ -144,20 +144,21 @@ def _json_or_text(value: str) -> Any:
         return value.strip()
 
 
-def pairs(words: Iterable[str] | None, flag: str, *, parse: Callable[[str], Any] = _json_or_text) -> dict[str, Any]:
+def pairs(words: Iterable[str] | None, flag: str, *, parse: Callable[[str], Any] = _json_or_text, last: bool = False) -> dict[str, Any]:
     """Parse ``key=value`` arguments.
 
     Args:
         words: The arguments.
         flag: Their flag, for messages.
         parse: Parses a value.
+        last: Whether the last ``=`` divides, for keys that may have one.
 
     Raises:
         OptionError: If an argument has no ``=``.
     """
     parsed: dict[str, Any] = {}
     for word in words or ():
-        key, sign, value = word.partition("=")
+        key, sign, value = word.rpartition("=") if last else word.partition("=")
         if not (sign and key.strip()):
             raise OptionError(f"{flag} {word!r} is not of the form key=value")
         parsed[key.strip()] = parse(value)
@@ -191,7 +192,7 @@ def thresholds(words: str | None) -> float | dict[str, Any] | None:
     try:
         return float(words)
     except ValueError:
-        return pairs(words.split(","), "--thresholds")
+        return pairs(words.split(","), "--thresholds", last=True)
 
 
 def names(words: str | None, flag: str = "--classes") -> list[str] | None:

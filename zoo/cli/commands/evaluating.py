@@ -18,7 +18,7 @@ from zoo.cli.output.stdout import Output, claim_file, format_metrics, show_log, 
 from zoo.engine.runtime.launch_env import rank
 from zoo.errors import OptionError
 from zoo.util.extras import require_extra
-from zoo.util.numbers import without_nan
+from zoo.util.numbers import score_text, without_nan
 from zoo.util.start_up import uncollected
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def _report(found: Evaluation, *, by_class: bool, confusion: bool) -> tuple[dict
     told, free = format_metrics(found), found.baselines()
     ranges = any("[" in text for text in told.values())
     rows = [["samples", str(len(found.rows)), *([""] * len(free))]]
-    rows += [[name, text, *(_cell(answers.get(name)) for answers in free.values())] for name, text in told.items()]
+    rows += [[name, text, *(_cell(answers.get(name), name) for answers in free.values())] for name, text in told.items()]
     texts = [table(rows, ("metric", "value", *free), right=range(2 if ranges else 1, 2 + len(free)))]
     if free:
         document["baselines"] = free
@@ -207,5 +207,5 @@ def _report(found: Evaluation, *, by_class: bool, confusion: bool) -> tuple[dict
     return document, texts
 
 
-def _cell(value: float | None) -> str:
-    return "" if value is None else str(value) if isinstance(value, int) else f"{value:.4f}"
+def _cell(value: float | None, metric: str = "") -> str:
+    return "" if value is None else str(value) if isinstance(value, int) else score_text(metric, value)

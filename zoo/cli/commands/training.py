@@ -21,6 +21,7 @@ from zoo.engine.runtime.progress import in_time_units
 from zoo.engine.runtime.signals import ending_early
 from zoo.errors import OptionError
 from zoo.transfer.names import METHODS
+from zoo.util.numbers import score_text
 from zoo.util.start_up import uncollected
 from zoo.util.units import in_units
 
@@ -134,7 +135,8 @@ def train(options: argparse.Namespace, out: Output) -> None:
     if auto:
         print(candidate_table(run), end="\n\n")
     if compared:
-        rows = [[row["name"], "" if row["score"] is None else f"{row['score']:.4f}", row["note"]] for row in run.baselines]
+        scores = ["" if row["score"] is None else score_text(row["metric"], row["score"]) for row in run.baselines]
+        rows = [[row["name"], score, row["note"]] for row, score in zip(run.baselines, scores, strict=True)]
         print(table(rows, ("baseline", run.baselines[0]["metric"], "note"), right=(1,)), end="\n\n")
         print(textwrap.fill(run.verdict, 80))
     print(*filter(None, (metrics_line(run.metrics), str(run.dir))), sep="\n")

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TextIO
 
 from zoo.cli.output.wording import as_typed
 from zoo.errors import OptionError, OutputExistsError, OutputPermissionError, printable
+from zoo.util.numbers import score_text
 
 
 class Output(NamedTuple):
@@ -60,7 +61,10 @@ def format_metrics(metrics: Mapping[str, float]) -> dict[str, str]:
     found = {}
     for name, value in metrics.items():
         low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
-        found[name] = f"{value:.4f}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+        if low is None or high is None:
+            found[name] = score_text(name, value)
+        else:
+            found[name] = "{} [{}, {}]".format(*(score_text(name, each, 3) for each in (value, low, high)))
     ends = {f"{name}_{end}" for name in metrics for end in ("low", "high") if {f"{name}_low", f"{name}_high"} <= metrics.keys()}
     return {name: text for name, text in found.items() if name not in ends}
 

@@ -249,6 +249,5 @@ def check_range(pixels: Any, source: str) -> None:
         raise DataError(f"{source} has {count(infinite, 'value')} that are not finite, such as NaN; clean or remove it")
     low, high = float(pixels.min()), float(pixels.max())
     if low < 0 or high > 1:
-        raise DataError(
-            f"{source}: float pixels are in [{low:g}, {high:g}], expected [0, 1]; for example X = (X - X.min()) / (X.max() - X.min())"
-        )
+        scaled = "X / 255" if low >= 0 and 2 < high <= 255 else "(X - X.min()) / (X.max() - X.min())"  # of 8 bits, the same for all images
+        raise DataError(f"{source}: float pixels are in [{low:g}, {high:g}], expected [0, 1]; for example X = {scaled}")

@@ -121,7 +121,7 @@ def _warn(model: TaskModel, table: Table, digest: str) -> None:
             "its probabilities and sets will promise too much: calibrate on data that it has not seen",
             table.source,
         )
-    if len(table) < FEW:
+    if len(table) < FEW and find_task(model.task).has_classes:  # numbers have no temperature
         log.warning("%s has %s: a temperature from fewer than %d is uncertain", table.source, count(len(table), "sample"), FEW)
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from zoo.engine.options.config import DECLARED, Config, is_given
 from zoo.engine.options.recipes import FEW_SAMPLES, RECIPES
-from zoo.errors import OptionError, did_you_mean
+from zoo.errors import OptionError
 from zoo.tasks.task import Task
+from zoo.trust.metric_table import nearest_metric, on_request
 
 log = logging.getLogger("zoo")
 DIVIDING = ("valid_split", "allow_leak")  # options of the division into training and validation data
@@ -55,7 +56,10 @@ def resolve_monitor(monitor: str | None, task: Task, own: Collection[str] = (), 
     if monitor is None:
         return known[0]
     if monitor not in known:
-        raise OptionError(f"{name} is {monitor!r}{did_you_mean(monitor, known)}; for a {task.name} task it is one of: {', '.join(known)}")
+        asked = on_request(task.name) if name == "monitor" else ()
+        more = f"; metrics=[{monitor!r}] measures it in every epoch, and then it may be the monitor" if monitor in asked else ""
+        near = "" if more else nearest_metric(monitor, known)
+        raise OptionError(f"{name} is {monitor!r}{near}; for a {task.name} task it is one of: {', '.join(known)}{more}")
     return monitor
 
 

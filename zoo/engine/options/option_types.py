@@ -113,7 +113,7 @@ def among(known: Sequence[str]) -> Callable[[str], str]:
 
 def weights_by_class(value: Any) -> Any:
     """Check that a value is ``balanced`` or a mapping from class names to positive weights."""
-    if value is None or value == "balanced":
+    if value is None or (isinstance(value, str) and value == "balanced"):
         return value
     if not isinstance(value, Mapping) or not all(_is_weight(weight) for weight in value.values()):
         raise ValueError("must be 'balanced', or a weight above 0 for each class by its name, such as {'ants': 1, 'bees': 3}")

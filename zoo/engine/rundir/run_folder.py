@@ -16,6 +16,7 @@ from zoo.engine.rundir.lock import NAME as LOCK
 from zoo.engine.rundir.lock import lock_folder, unlock_folder
 from zoo.errors import DiskFullError, OptionError, OutputExistsError, OutputPermissionError, RunLockedError, SavedModelError, examples
 from zoo.util.atomic_write import room_for, write_json, write_text
+from zoo.util.numbers import score_text
 from zoo.util.versions import versions
 
 log = logging.getLogger("zoo")
@@ -58,7 +59,7 @@ class Run:
     verdict: str = ""
 
     def __repr__(self) -> str:
-        value = f" {self.monitor} {self.metrics[self.monitor]:.4f}," if self.monitor in self.metrics else ""
+        value = f" {self.monitor} {score_text(self.monitor, self.metrics[self.monitor])}," if self.monitor in self.metrics else ""
         return f"<Run {self.dir.name}:{value} epoch {self.kept} of {len(self.history)}, in {str(self.dir)!r}>"
 
 

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from zoo.errors import count, printable
+from zoo.util.numbers import score_text
 
 REFRESH = 0.25
 
@@ -96,7 +97,7 @@ class Progress:
         parts = {
             "where": f"{record['phase']:<8} {where}",
             "loss": f"  valid {record['loss']:.4f}" if "loss" in record else "",
-            "metric": f"  {self.monitor} {record[self.monitor]:.4f}" if self.monitor in record else "",
+            "metric": f"  {self.monitor} {score_text(self.monitor, record[self.monitor])}" if self.monitor in record else "",
             "rate": ("  cached" if cached else f"  {record['samples_per_second']:.0f} samples/s") if trained else "",
             "left": f"  {left} left" if left else "",
             "best": "  *" if best else "",

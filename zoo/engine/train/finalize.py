@@ -22,6 +22,7 @@ from zoo.engine.train.run_parts import RunParts
 from zoo.engine.train.train_state import values_of
 from zoo.models.task_model import TaskModel
 from zoo.tuning.shard import load_values
+from zoo.util.numbers import score_text
 
 log = logging.getLogger("zoo")
 
@@ -129,8 +130,8 @@ def kept_before_tuning(history: Sequence[Mapping[str, Any]], best: Best) -> str:
     phases = " and ".join(dict.fromkeys(f"'{record['phase']}'" for record in after))
     found = min(values) if best.lower else max(values)
     return (
-        f"kept: epoch {best.epoch}, of phase '{kept['phase']}', {best.monitor} {kept[best.monitor]:.4f}; "
-        f"tuning did not improve on it (best of {phases}: {found:.4f})"
+        f"kept: epoch {best.epoch}, of phase '{kept['phase']}', {best.monitor} {score_text(best.monitor, kept[best.monitor])}; "
+        f"tuning did not improve on it (best of {phases}: {score_text(best.monitor, found)})"
     )
 
 

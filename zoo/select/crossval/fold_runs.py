@@ -25,6 +25,7 @@ from zoo.saved.config import read_config
 from zoo.select.crossval.held_out import held_out_outputs, read_outputs, write_outputs
 from zoo.select.crossval.predictions import Part, metrics_of
 from zoo.select.crossval.result import FoldResult
+from zoo.util.numbers import score_text
 
 log = logging.getLogger("zoo")
 
@@ -107,7 +108,7 @@ class FoldRuns:
         """
         left = (len(self._folds) - len(self.results)) * float(np.mean([one.seconds for one in self.results]))
         metric = self._progress.monitor
-        value = f"{metric} {result.metrics[metric]:.4f}" if metric in result.metrics else f"{metric} undefined"
+        value = f"{metric} {score_text(metric, result.metrics[metric])}" if metric in result.metrics else f"{metric} undefined"
         more = f", about {in_time_units(left)} left" if left >= 1 else ""
         self._progress.note(f"fold {len(self.results)}/{len(self._folds)}: {value}, {in_time_units(result.seconds)}{more}")
         if self._stop.signum and len(self.results) < len(self._folds):

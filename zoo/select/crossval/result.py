@@ -12,7 +12,7 @@ from typing import Any
 from zoo.engine.options.begun import option_differences
 from zoo.errors import SavedModelError, count, fault_list
 from zoo.select.crossval.resampled import LEAST, Summary, summarize
-from zoo.util.numbers import without_nan
+from zoo.util.numbers import score_text, without_nan
 
 RECORD, PREDICTIONS, PICTURE = "cv.json", "predictions.csv", "cv.png"
 
@@ -83,8 +83,9 @@ class CrossValidation:
 
     def __repr__(self) -> str:
         found = self.scores.get(self.metric)
-        interval = "" if found is None or math.isnan(found.low) else f" [{found.low:.4f}, {found.high:.4f}]"
-        value = f" {self.metric} {found.mean:.4f}{interval}," if found else ""
+        ends = () if found is None or math.isnan(found.low) else (found.low, found.high)
+        interval = f" [{', '.join(score_text(self.metric, end) for end in ends)}]" if ends else ""
+        value = f" {self.metric} {score_text(self.metric, found.mean)}{interval}," if found else ""
         return f"<CrossValidation {self.dir.name}:{value} {len(self.folds)} folds, in {str(self.dir)!r}>"
 
 

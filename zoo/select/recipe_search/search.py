@@ -29,6 +29,7 @@ from zoo.select.recipe_search.halving import PROBE, SHARES, Choice, Result, affo
 from zoo.select.recipe_search.trial import Trial
 from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
+from zoo.util.numbers import score_text
 
 DEFAULT_RUNS = 4  # of the default recipe, that the candidates may take without a budget
 LEAST_BUDGET = 60.0  # seconds, without a budget
@@ -233,8 +234,9 @@ class Search:
         if trial.name != PROBE:
             self._estimated += trial.seconds(result.epochs)
             self._taken += result.seconds
-        interval = "" if result.low is None else f" [{result.low:.4f}, {result.high:.4f}]"
-        self._progress.note(f"auto: {trial.name}: {self.monitor} {result.score:.4f}{interval}, {in_time_units(result.seconds)}")
+        value, *ends = (None if each is None else score_text(self.monitor, each) for each in (result.score, result.low, result.high))
+        interval = "" if result.low is None else " [{}, {}]".format(*ends)
+        self._progress.note(f"auto: {trial.name}: {self.monitor} {value}{interval}, {in_time_units(result.seconds)}")
         self.write()
         if not self._config.keep_checkpoints:
             clear(self._folder, [one.folder for one in self.results if one not in self._eligible()])

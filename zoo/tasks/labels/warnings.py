@@ -94,8 +94,9 @@ def _warn_of_blanks(table: Table) -> None:
         return
     single = table.targets is not None and table.targets.ndim == 1
     more = ", or name the classes to keep, adapt(labels=…) (--classes A,B), with drop_other_classes=True (--drop-other-classes)"
-    line = "%s: %s %s written like a missing label, and counts as a class: %s; if no label is meant, remove these rows%s"
-    log.warning(line, table.source, count(len(blank), "class"), "is" if len(blank) == 1 else "are", examples(blank), more if single else "")
+    is_class = ("is", "counts as a class") if len(blank) == 1 else ("are", "count as classes")
+    line = "%s: %s %s written like a missing label, and %s: %s; if no label is meant, remove these rows%s"
+    log.warning(line, table.source, count(len(blank), "class"), *is_class, examples(blank), more if single else "")
 
 
 def _warn_of_one_word(table: Table) -> None:

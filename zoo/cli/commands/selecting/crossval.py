@@ -14,7 +14,7 @@ from zoo.cli.output.stdout import Output, format_metrics, show_log, table
 from zoo.engine.runtime.progress import in_time_units
 from zoo.engine.runtime.signals import ending_early
 from zoo.errors import OptionError
-from zoo.util.numbers import without_nan
+from zoo.util.numbers import score_text, without_nan
 
 if TYPE_CHECKING:
     from zoo.select.comparison.compare import Comparison
@@ -116,14 +116,14 @@ def tables(found: CrossValidation) -> list[str]:
     repeated = any(fold.repeat for fold in found.folds)
     rows = []
     for fold in found.folds:
-        score, time = _cell(fold.metrics.get(found.metric)), in_time_units(fold.seconds)
+        score, time = _cell(found.metric, fold.metrics.get(found.metric)), in_time_units(fold.seconds)
         rows.append([*([fold.repeat] if repeated else []), fold.fold, fold.train, fold.held_out, score, time])
     header = (*(["repeat"] if repeated else []), "fold", "train", "held out", found.metric, "time")
     folds = table(rows, header, right=range(len(header)))
     lines = []
     for name, one in found.scores.items():
         together = found.metrics.get(name)
-        lines.append([name, _interval(name, one), _cell(None if math.isnan(one.std) else one.std), _cell(together)])
+        lines.append([name, _interval(name, one), _cell(name, None if math.isnan(one.std) else one.std), _cell(name, together)])
     mean = "mean of the folds" if found.without_interval else "mean of the folds [95 %]"
     means = table(lines, ("metric", mean, "std", "out of fold"), right=(2, 3))
     return [folds, means, *filter(None, [found.without_interval])]
@@ -137,5 +137,5 @@ def _interval(name: str, one: Summary) -> str:
     return format_metrics({name: one.mean, **ends})[name]
 
 
-def _cell(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+def _cell(metric: str, value: float | None) -> str:
+    return "" if value is None else score_text(metric, value)
