@@ -255,3 +255,11 @@ def test_the_command_line_trains_measures_and_predicts_several_tasks(
     assert "did you mean 'age'" in error
     code, _, error = zoo_command("eval", "run", "kind=photos", "--confusion")
     assert "of('kind')" in error
+
+
+def test_a_folder_of_classes_for_several_tasks_is_told_to_name_its_task(tmp_path: Path) -> None:
+    (tmp_path / "red").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "red" / "0.png")
+    with pytest.raises(OptionError, match=r"labels of the tasks kind, light.*kind=FOLDER on the command line") as raised:
+        toy({"kind": 3, "light": "regression"}).evaluate(tmp_path)
+    assert "label_columns" not in str(raised.value)

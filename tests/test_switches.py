@@ -12,12 +12,14 @@ import pytest
 
 import zoo
 from tests.faults.fake_dist import fake_dist, run_zoo
+from zoo.cli.arguments.settings import pairs
 from zoo.cli.commands.doctor import _folder
 from zoo.cli.commands.listing import number
 from zoo.errors import OptionError, RegistryFileError
 from zoo.plugins import policy
 from zoo.plugins.compat import misfit
 from zoo.plugins.entry_points import Found, installed
+from zoo.select.tuning_search.dimensions import parse
 
 
 @pytest.mark.parametrize(("text", "value"), [("30M", 30e6), ("30m", 30e6), ("500k", 5e5), ("1.5B", 1.5e9), ("30e6", 30e6), ("12", 12.0)])
@@ -145,3 +147,12 @@ def test_what_is_required_is_found_however_it_is_installed(tmp_path: Path, monke
     assert "zoo>=0.1, which is not installed; zoo is another project there: require transfer-zoo" in misfit(
         found._replace(requires=("zoo>=0.1",)), versions | {"zoo": ""}
     )
+
+
+@pytest.mark.parametrize(("word", "value"), [("True", True), ("False", False), ("true", True), ("0.5", 0.5), ("Falsehood", "Falsehood")])
+def test_truth_values_may_be_written_as_the_messages_write_them(word: str, value: Any) -> None:
+    assert pairs([f"freeze_bn={word}"], "--set") == {"freeze_bn": value}
+
+
+def test_choices_of_a_search_may_be_truth_values_as_python_writes_them() -> None:
+    assert parse("True|False|none") == parse("true|false|none")

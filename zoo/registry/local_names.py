@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from pathlib import Path
 
@@ -29,6 +30,23 @@ def local_reason(name: str, sources: Collection[str]) -> str:
     if (path / "config.json").is_file() or (path / "ensemble.json").is_file():
         return "the folder holds a saved model, whose weights lie in it; there is nothing to fetch or to pin"
     if (path / "run.json").is_file():
-        return "the run in this folder is not finished; wait for it or, where it was stopped, go on with it: zoo train --resume"
+        return run_without_model(path)
     near = "" if path.exists() else did_you_mean_path(path)
     return f"there is no folder of this name that holds a model{near}"
+
+
+def run_without_model(folder: Path) -> str:
+    """Return why the folder of a run, or of a cross-validation, holds no model, with the remedy.
+
+    Args:
+        folder: A folder with ``run.json`` or ``cv.json`` and without ``config.json``.
+    """
+    try:
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # being written, or damaged
+        record = {}
+    if not (isinstance(record, dict) and "finished" in record):
+        return "the run in this folder is not finished; wait for it or, where it was stopped, go on with it: resume=True (--resume)"
+    above = folder.parent.parent
+    remedy = f"; that of the chosen one is in {str(above)!r}" if (above / "config.json").is_file() else "; train it again"
+    return f"the run in this folder is finished and its model was not kept, as those of candidates that were not chosen{remedy}"

@@ -11,6 +11,7 @@ import pydantic
 
 from zoo.declare import Origin
 from zoo.errors import SavedModelError, did_you_mean, fault_list
+from zoo.registry.local_names import run_without_model
 from zoo.tasks.find import is_task, task_names
 from zoo.util.near_paths import did_you_mean_path
 
@@ -221,9 +222,7 @@ def read_config(folder: Path) -> Config:
     if not path.is_file() and (members := read_members(folder)):
         return read_config(members[0])
     if not path.is_file() and any((folder / name).is_file() for name in ("run.json", "cv.json")):
-        raise SavedModelError(
-            f"{str(folder)!r} is a run that is not finished; wait for it or, where it was stopped, go on with it: resume=True (--resume)"
-        )
+        raise SavedModelError(f"{str(folder)!r} is no saved model: {run_without_model(folder)}")
     if not path.is_file() and (folder / FUSION).is_file():
         raise SavedModelError(
             f"{str(folder)!r} is a fusion of images, texts or numbers, and no model of one input; it is for zoo predict, eval, embed and "

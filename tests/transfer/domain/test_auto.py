@@ -17,7 +17,7 @@ from tests.engine.tiny import difference, values
 from tests.transfer.domain.toy import NAMES, SOURCE, TARGET, TEST, VALID, adapted, domain
 from tests.transfer.rank_work import small_backbones
 from zoo.cli import main
-from zoo.errors import DataError, InterruptedRunError, OptionError, SavedModelError
+from zoo.errors import CorruptInputError, DataError, InterruptedRunError, OptionError, SavedModelError
 from zoo.registry.registry import use_registry
 from zoo.transfer import DomainAdaptation, SourceFree, adapt_source_free
 
@@ -79,7 +79,7 @@ def test_an_interrupted_choice_says_how_the_choice_goes_on(tmp_path: Path, monke
         raise error
 
     monkeypatch.setattr("zoo.transfer.domain.choosing.comparison.run_job", stopped)
-    with pytest.raises(InterruptedRunError, match=r"Go on with method='auto', resume=True \(--resume\) and out='.*run'") as raised:
+    with pytest.raises(InterruptedRunError, match=r"Go on with resume=True \(--resume\) and out='.*run'") as raised:
         adapted(tmp_path / "run", "auto", candidates="mcc")
     assert raised.value.exit_code == 143
 
@@ -174,3 +174,53 @@ def test_the_command_prints_the_table_and_leaves_a_run(tmp_path: Path, capsys: p
     record = json.loads((tmp_path / "run" / "run.json").read_text())["adaptation"]
     assert "the target names 1 class that the source lacks: new (open set)" in record["differences"]
     assert any("dark (partial)" in line for line in record["differences"])
+
+
+def pngs(folder: Path, found: tuple[Any, list[str]], names: list[str]) -> Path:
+    """Write images into subfolders."""
+    for row, (pixels, name) in enumerate(zip(found[0], names, strict=True)):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.asarray(pixels)).save(folder / name / f"{row}.png")
+    return folder
+
+
+@pytest.fixture
+def nested(tmp_path: Path) -> tuple[Path, Path]:
+    """A source by class, and a target in subfolders of other names with a file that is no image."""
+    source, target = domain(24, 0), domain(24, 1, target=True)
+    folders = pngs(tmp_path / "source", source, source[1]), pngs(tmp_path / "target", target, ["monday", "friday"] * 12)
+    (folders[1] / "monday" / "broken.png").write_text("no image")
+    return folders
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        lambda data: DomainAdaptation(data, method="mcc"),
+        lambda data: zoo.transfer.FixMatch(data, strength=0),
+        lambda data: zoo.transfer.Distill(plain(classes=len(NAMES)), weight=0, features="stage.2", unlabelled=data),
+    ],
+)
+def test_damaged_samples_of_further_data_are_left_out_where_the_run_says_so(
+    objective: Any, nested: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source, target = nested
+    options: dict[str, Any] = {"epochs": 2, "recipe": "full", "lr": 1e-3, "workers": 0, "quiet": True}
+    with pytest.raises(CorruptInputError, match=r"broken\.png"):
+        plain(classes=len(NAMES)).fit(source, objective=objective(target), out=tmp_path / "raise", **options)
+    plain(classes=len(NAMES)).fit(source, objective=objective(target), on_corrupt="skip", out=tmp_path / "skip", **options)
+    assert "1 sample of 25 (4.0%) cannot be decoded and is left out" in caplog.text
+
+
+def test_folders_of_unlabelled_samples_are_told_in_one_line_and_a_candidate_names_the_chosen_model(
+    nested: tuple[Path, Path], tmp_path: Path
+) -> None:
+    source, target = nested
+    out = tmp_path / "run"
+    model = plain(classes=len(NAMES))
+    choose = DomainAdaptation(target, candidates=["mcc"])
+    model.fit(source, objective=choose, recipe="full", epochs=1, lr=1e-3, workers=0, quiet=True, on_corrupt="skip", out=out)
+    told = json.loads((out / "run.json").read_text())["adaptation"]["differences"]
+    assert [line.partition(";")[0] for line in told if "name" in line] == ["no name of the target is a class of the source: friday, monday"]
+    with pytest.raises(SavedModelError, match=r"finished and its model was not kept.*the chosen one is in '.*run'"):
+        zoo.load(out / "candidates" / "mcc")

@@ -149,3 +149,10 @@ def test_the_command_predicts_measures_and_refuses(tmp_path: Path, capsys: pytes
     assert "--shots K" in capsys.readouterr().err
     with pytest.raises(LeakError):
         zoo.transfer.few_shot("zoo/glyphnet", support, support)
+
+
+def test_queries_of_other_names_are_refused_with_a_remedy_that_few_shot_has() -> None:
+    queries, _ = glyphs(4, 1)
+    with pytest.raises(DataError, match="give queries without labels") as raised:
+        zoo.transfer.few_shot("zoo/glyphnet", glyphs(3, 0), (queries, ["monday"] * 8))
+    assert "drop" not in str(raised.value)

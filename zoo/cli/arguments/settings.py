@@ -137,7 +137,9 @@ def _refuse_flags(options: Mapping[str, Any], given: Mapping[str, Any]) -> None:
 
 
 def _json_or_text(value: str) -> Any:
-    """Parse a number, true, or a list of JSON; anything else is text."""
+    """Parse a number, true or True, or a list of JSON; anything else is text."""
+    if value.strip() in ("True", "False"):  # as Python and the messages write them
+        return value.strip() == "True"
     try:
         return json.loads(value)
     except ValueError:

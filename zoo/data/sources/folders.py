@@ -59,6 +59,12 @@ def _read_part(folder: Path, subfolders: dict[str, str], options: ReadOptions, *
             log.info("%s is read as the table of its folder", table)
             return frames.read_frame(frame, options, source=repr(str(table)), base=table.parent)
         log.info("%s is not read: the table of a folder has a column of files and one of labels; columns= names them", table)
+    elif options.tasks and options.label_columns and not options.columns and not options.root:  # names of columns that nobody gave
+        first = options.tasks[0]
+        raise OptionError(
+            f"{str(folder)!r} has no {' or '.join(METADATA)} with the labels of the tasks {', '.join(options.tasks)}; where it has those "
+            f"of one task, name the task: {{{first!r}: …}} in Python, {first}=FOLDER on the command line"
+        )
     elif options.named or options.root:
         given = " and ".join(filter(None, (options.named, f"root={str(options.root)!r}" if options.root else "")))
         remedy = "write one with a row per image (file_name, label and such columns), or leave the option out"

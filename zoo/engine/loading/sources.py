@@ -106,18 +106,25 @@ def check_tables(model: TaskModel, tables: tuple[Table, Table | None], config: C
     return first, second
 
 
-def beside_training(model: TaskModel, table: Table, train: Table) -> Table:
+def beside_training(model: TaskModel, table: Table, train: Table, config: Config) -> Table:
     """Return a further table of a run without its labels, its float tensors read like those of the checked training data.
+
+    With ``on_corrupt="skip"`` damaged samples are left out, counted apart from those of the training data.
 
     Args:
         model: The model.
         table: The further table.
         train: The training data, as ``check_tables`` returned them.
+        config: The options.
 
     Raises:
-        DataError: If float tensors of one are outside [0, 1] and the other has none like them.
+        DataError: If float tensors of one are outside [0, 1] and the other has none like them, or if more samples are damaged than
+            may be left out.
     """
-    return _read_alike(model, dataclasses.replace(table, targets=None, classes=()), train)
+    table = _read_alike(model, dataclasses.replace(table, targets=None, classes=()), train)
+    if config.on_corrupt == "skip":
+        table, _ = drop_corrupt(table, max_corrupt=config.max_corrupt, **_decoding(model, config))
+    return table
 
 
 def _read_alike(model: TaskModel, table: Table, train: Table) -> Table:

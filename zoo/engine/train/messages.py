@@ -32,6 +32,7 @@ def failed_epoch(number: int, epochs: int, folder: Path) -> str:
 
 def corrupt_inputs(objective: Objective, context: RunContext) -> str:
     """Return how many files of the run cannot be read, where that is soon known, and the remedy."""
-    tables = [*(source.table for source in objective.sources.values()), *objective.valid.values()]
+    both = [*(source.table for source in objective.sources.values()), *objective.valid.values()]
+    tables = list({id(table.inputs): table for table in both}.values())  # unlabelled data are often validated too
     found = corrupt_files(objective.model, tables, context.config) if context.ranks.count == 1 else ""
     return f"{found}; {SKIPPED}" if found else SKIPPED

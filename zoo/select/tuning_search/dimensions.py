@@ -138,6 +138,8 @@ def parse(value: Any) -> Dimension:
 
 
 def _plain(word: str) -> Any:
+    if word in ("True", "False"):  # as Python writes them
+        return word == "True"
     try:
         return json.loads(word)
     except ValueError:

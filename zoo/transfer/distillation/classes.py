@@ -48,9 +48,9 @@ def shared_classes(student: Sequence[str], teacher: Sequence[str] | None, output
         told = [f"{name!r}{did_you_mean(name, teacher)}" for name in missing]
         remedy = "give a teacher that knows them"
         if partly:
-            remedy += f"; both know {count(len(known), 'class')}, of which classes='shared' needs {least} or more"
+            remedy += f"; both know {count(len(known), 'class')}, of which classes='shared' (--set classes=shared) needs {least} or more"
         elif len(known) >= least:
-            remedy += f", or classes='shared' to learn the other {len(known)} from it"
+            remedy += f", or classes='shared' (--set classes=shared) to learn the other {len(known)} from it"
         raise DataError(
             f"the teacher does not know {len(missing)} of the student's {count(len(student), 'class')}: {examples(told)}; "
             f"it has: {examples([repr(name) for name in teacher])}; {remedy}"

@@ -18,6 +18,7 @@ from zoo.engine.loading.samples import samples_for
 from zoo.engine.loading.sources import beside_training, channels_of, reads
 from zoo.engine.loading.stream import Source
 from zoo.engine.objective.supervised import Supervised
+from zoo.engine.options.config import Config
 from zoo.errors import OptionError, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
@@ -43,7 +44,7 @@ def distilling(method: DistillOptions, base: Supervised) -> Distilling:
     classes = _classes(method, base, teacher) if method.weight else Shared((), ())
     sources = dict(base.sources)
     if method.unlabelled is not None:
-        sources["unlabelled"] = Source(_unlabelled(method.unlabelled, base.model, base.sources["train"].table))
+        sources["unlabelled"] = Source(_unlabelled(method.unlabelled, base.model, base.sources["train"].table, base.config))
     if isinstance(teacher, OutputFile):
         if getattr(base.model.inputs, "overflow", "") == "windows":
             raise OptionError("a teacher's file has a row per text, and overflow='windows' trains on parts of texts; give a model")
@@ -111,11 +112,11 @@ def _classes(method: DistillOptions, base: Supervised, teacher: TaskModel | Outp
     return shared_classes(list(map(str, own)), names, outputs, partly=method.classes == "shared", least=2 if task.exclusive else 1)
 
 
-def _unlabelled(source: Any, model: TaskModel, train: Table) -> Table:
+def _unlabelled(source: Any, model: TaskModel, train: Table, config: Config) -> Table:
     """Return a table without labels, also of one that has some: theirs may be of other classes."""
     if not isinstance(source, Table):
         source = open_data(source, task=model.task, labelled=False, reads=reads(model), channels=channels_of(model))
-    return replace(beside_training(model, source, train), targets=None, classes=())
+    return replace(beside_training(model, source, train, config), targets=None, classes=())
 
 
 @dataclass(frozen=True)

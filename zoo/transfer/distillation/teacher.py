@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ def open_teacher(teacher: Any, task: Task) -> TaskModel | OutputFile:
     if path.suffix.lower() in SUFFIXES and is_file(path):
         return read_outputs(path, task)
     if path.suffix.lower() in SUFFIXES and not path.is_dir():
-        how = "numpy.savez(path, logits=…)" if path.suffix.lower() == ".npz" else f"zoo predict MODEL DATA --out {path.name}"
+        how = "numpy.savez(path, logits=…)" if path.suffix.lower() == ".npz" else f"zoo predict MODEL DATA --out {shlex.quote(str(path))}"
         raise DataError(f"teacher: the file {str(path)!r} does not exist; write it with: {how}")
     if any(is_file(path / name) for name in ("config.json", "ensemble.json", "adapter_config.json", "zoo.json")):
         return load(path)

@@ -141,7 +141,7 @@ class DomainAdaptation(Method):
         if faults := auto if self.method == AUTO else faults_of(self.method, base, spectral=self.spectral):
             raise OptionError(fault_list(f"domain adaptation by {self.method!r} cannot train like this:", faults))
         model, kind = base.model, KINDS[self.method]
-        target = open_target(model, self.target, base.sources["train"].table)
+        target = open_target(model, self.target, base.sources["train"].table, base.config)
         check_other(base.sources["train"].table, target)
         sizes = Sizes(aligned_width(model), model.num_classes, self.hidden, self.temperature, self.margin, self.threshold)
         return Adapted(

@@ -57,11 +57,19 @@ def measure_shift(source: Array, target: Array, *, seed: int) -> Shift:
 
 
 def named_differences(model: TaskModel, source: Table, target: Any) -> list[str]:
-    """Return how the class names of a target that has some differ from those of the source; labels of samples are not used."""
+    """Return how the class names of a target that has some differ from those of the source; labels of samples are not used.
+
+    Folders within an unlabelled folder are read as class names too, so names of which the source has none are one line.
+    """
     try:
         names = open_data(target, reads=reads(model)).classes
     except (DataError, OptionError):  # labels of another kind, which are not wanted here
         return []
+    if names and not {*names} & {*source.classes}:
+        return [
+            f"no name of the target is a class of the source: {examples(names)}; folders of unlabelled samples do no harm, and where these "
+            "are its classes, nothing that is learned on the source holds for them"
+        ]
     new, missing = [name for name in names if name not in source.classes], [name for name in source.classes if name not in names]
     lines = [f"the target names {count(len(new), 'class')} that the source lacks: {examples(new)} (open set)"] if new else []
     return lines + ([f"the target lacks {len(missing)} classes of the source: {examples(missing)} (partial)"] if missing and names else [])

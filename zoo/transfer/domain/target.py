@@ -9,6 +9,7 @@ from zoo.data.duplicates import content_keys
 from zoo.data.open import open_data
 from zoo.data.table import Table
 from zoo.engine.loading.sources import beside_training, channels_of, reads
+from zoo.engine.options.config import Config
 from zoo.errors import DataError, count, examples
 from zoo.models.task_model import TaskModel
 
@@ -16,13 +17,14 @@ log = logging.getLogger("zoo")
 MOST_EQUAL = 0.5  # share of the target's samples that may be of the source
 
 
-def open_target(model: TaskModel, target: Any, source: Table | None = None) -> Table:
+def open_target(model: TaskModel, target: Any, source: Table | None = None, config: Config | None = None) -> Table:
     """Return a target domain without its labels.
 
     Args:
         model: The model, which says how the samples are read.
         target: As for ``zoo.open_data``; labels that it may have are not read.
         source: The checked training data, like which its float tensors are read; None leaves them to the check of the run.
+        config: The options of a run with a source, which say what becomes of damaged samples.
 
     Raises:
         DataError: If it cannot be opened, has fewer than two samples, or its float tensors do not fit those of the source.
@@ -30,7 +32,7 @@ def open_target(model: TaskModel, target: Any, source: Table | None = None) -> T
     table = open_data(target, labelled=False, reads=reads(model), channels=channels_of(model))
     if len(table) < 2:
         raise DataError(f"the target {table.source} has {count(len(table), 'sample')}; a domain needs at least 2")
-    return table if source is None else beside_training(model, table, source)
+    return table if source is None or config is None else beside_training(model, table, source, config)
 
 
 def check_other(source: Table, target: Table) -> None:

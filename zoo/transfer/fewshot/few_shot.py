@@ -23,10 +23,12 @@ from zoo.errors import DataError, OptionError, check_options, count, examples
 from zoo.models.backbone import Backbone, find_backbone
 from zoo.models.task_model import TaskModel
 from zoo.saved.load import load_with_update
+from zoo.tasks.labels.names import OTHER_CLASSES
 from zoo.transfer.fewshot.heads import head_named
 from zoo.transfer.fewshot.tip_adapter import TIP_METHODS, TipOptions, tip_adapter, zero_shot_model
 
 TASK = "single-label"
+_OWN_REMEDY = "Correct the labels, or give queries without labels: files in one folder, or a table without a column of labels."
 Array = npt.NDArray[Any]
 
 
@@ -131,7 +133,11 @@ def opened(
     """
     inputs = model.spec.inputs
     reading: dict[str, Any] = {"reads": kind_of(inputs, TASK), "channels": image_channels(inputs), **opening}
-    table = open_data(source, task=TASK, classes=classes, labelled=labelled, **reading)
+    try:
+        table = open_data(source, task=TASK, classes=classes, labelled=labelled, **reading)
+    except DataError as error:
+        error.args = (str(error).replace(OTHER_CLASSES, _OWN_REMEDY),)
+        raise
     if classes is None:
         counts = table.counts()
         if missing := [name for name, number in counts.items() if not number]:

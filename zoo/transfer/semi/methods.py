@@ -82,7 +82,7 @@ class FixMatch(Method):
         if faults := self._faults(base):
             raise OptionError(fault_list(f"{self.name} cannot train like this:", faults))
         opened = open_data(self.unlabelled, labelled=False, reads=reads(base.model), channels=channels_of(base.model))
-        table = beside_training(base.model, opened, base.sources["train"].table)
+        table = beside_training(base.model, opened, base.sources["train"].table, base.config)
         self._check_size(table, base)
         return Matching(self.name, base, Source(table, views=self._views(base), ratio=self.ratio), self._rule())
 

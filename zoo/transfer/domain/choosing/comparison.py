@@ -55,7 +55,7 @@ class Comparison:
         if valid is None:
             raise DataError("method 'auto' needs held-out samples of the source, and none could be held out; give validation data")
         self.valid, self.opened = valid, (self.train, valid)
-        self.target = open_target(model, self.options.target, self.train)
+        self.target = open_target(model, self.options.target, self.train, self.job.config)
         check_other(self.train, self.target)
         self.progress, self.started = Progress(self.job.quiet, f"target_{self.options.validator}"), time.monotonic()
         self.longest = 0.0
@@ -118,7 +118,7 @@ class Comparison:
                     run = run_job(job, ranks, self.folder / folder, resume=(self.folder / folder / "run.json").is_file())
                 train, valid, target = (table_outputs(model, table, config) for table in (self.train, self.valid, self.target))
         except InterruptedRunError as error:
-            raise going_on(error, self.folder, "method='auto'") from error
+            raise going_on(error, self.folder) from error
         except ZooError as error:  # of this candidate alone, such as a frozen backbone
             if name == BASELINE:
                 raise
