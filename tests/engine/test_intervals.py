@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from zoo.data.table import Table
 from zoo.engine.inference.confidence_intervals import drawn_metric, drawn_metrics, intervals, weighted_metrics
@@ -106,6 +107,19 @@ def test_patients_with_many_samples_widen_the_interval() -> None:
     widths = [found["accuracy_high"] - found["accuracy_low"] for found in (by_patient, by_sample)]
     assert widths[0] == pytest.approx(2 * 1.96 * np.sqrt(0.7 * 0.3 / 40), rel=0.2)
     assert widths[1] == pytest.approx(2 * 1.96 * np.sqrt(0.7 * 0.3 / 400), rel=0.2)
+
+
+def test_without_a_mistake_the_accuracy_has_the_exact_interval(caplog: pytest.LogCaptureFixture) -> None:
+    targets = np.arange(48) % 2
+    logits = np.where(targets, 1.0, -1.0)[:, None] * [-1, 1]
+    found = intervals("single-label", logits, targets, draws=50)
+    exact = binomtest(48, 48).proportion_ci(0.95, method="exact")
+    assert [found["accuracy_low"], found["accuracy_high"]] == pytest.approx([exact.low, exact.high])
+    assert "exact one of 48 samples" in caplog.text
+    by_patient = intervals("single-label", logits, targets, groups=[f"p{row // 4}" for row in range(48)], draws=50)
+    assert by_patient["accuracy_low"] == pytest.approx(binomtest(12, 12).proportion_ci(0.95, method="exact").low)
+    all_wrong = intervals("single-label", -logits, targets, draws=50)
+    assert [all_wrong["accuracy_low"], all_wrong["accuracy_high"]] == pytest.approx([0, 1 - exact.low])
 
 
 def test_a_seed_gives_the_same_interval_and_chunks_of_draws_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,19 +73,48 @@ def intervals(
     check_level(task, level)
     drawing: dict[str, Any] = {"groups": groups, "draws": draws, "seed": seed, "thresholds": thresholds}
     drawn = drawn_metrics(task, logits, targets, more=more, **drawing)
+    number = drawn_units(len(logits), groups)
     result: dict[str, float] = {}
     for name, values in drawn.items():
-        if (ends := interval_of(values, level)) is not None:
+        if (ends := interval_of(values, level, of=number if is_share(task, name) else 0)) is not None:
             result |= {f"{name}_low": ends[0], f"{name}_high": ends[1]}
+    if "accuracy" in drawn and is_share(task, "accuracy") and np.all(drawn["accuracy"] == 1):
+        log.warning(
+            "no sample is predicted wrongly, which draws cannot vary: the interval of the accuracy is the exact one of %d %s (Clopper and "
+            "Pearson 1934), those of other metrics may have no width, which does not make them certain",
+            number,
+            "samples" if groups is None else "groups",
+        )
     return result
 
 
-def interval_of(draws: npt.ArrayLike, level: float = LEVEL) -> tuple[float, float] | None:
-    """Return the percentiles that hold the share ``level`` of the draws that are finite; None without any."""
+def is_share(task: str, metric: str) -> bool:
+    """Return whether a metric is a share of the samples, each of them right or wrong: the accuracy of one class per sample, ``top_K``."""
+    return find_task(task).exclusive and (metric == "accuracy" or metric.startswith("top_"))
+
+
+def drawn_units(samples: int, groups: Sequence[str] | None) -> int:
+    """Return how many things a bootstrap draws from: groups where there are some, else samples."""
+    return samples if groups is None else len(set(groups))
+
+
+def interval_of(draws: npt.ArrayLike, level: float = LEVEL, *, of: int = 0) -> tuple[float, float] | None:
+    """Return the percentiles that hold the share ``level`` of the draws that are finite; None without any.
+
+    Args:
+        draws: A metric in each draw.
+        level: Share of the draws inside the interval, in (0, 1).
+        of: Number of samples, or groups, of a metric that ``is_share``. Where all are right, or all wrong, draws do not vary, and the
+            interval is the exact one (Clopper and Pearson 1934): 0.95 of 48 right ones is [0.926, 1]. 0 takes the percentiles always.
+    """
     values = np.asarray(draws, dtype=np.float64)
     values = values[np.isfinite(values)]
     if not len(values):
         return None
+    least, most = float(values.min()), float(values.max())
+    if of and least == most and least in (0.0, 1.0):
+        bound = ((1 - level) / 2) ** (1 / of)
+        return (bound, 1.0) if least else (0.0, 1 - bound)
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2]).tolist()
     return low, high
 

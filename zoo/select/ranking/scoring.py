@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.table import Array, Table
-from zoo.engine.inference.confidence_intervals import drawn_metric, interval_of
+from zoo.engine.inference.confidence_intervals import drawn_metric, drawn_units, interval_of, is_share
 from zoo.engine.inference.metrics import compute_metrics, drawn_groups
 from zoo.engine.optim.target_scale import TargetScale
 from zoo.engine.solved.fitted_layers import Rows
@@ -127,5 +127,6 @@ def judge(
         draws = drawn_metric(metric, task.name, np.asarray(outputs), targets, groups=groups, known=known)
     except DataError:  # a single group
         draws = np.array([])
-    low, high = interval_of(draws) or (None, None)
+    number = drawn_units(len(targets), groups) if is_share(task.name, metric) else 0
+    low, high = interval_of(draws, of=number) or (None, None)
     return Judged(float(score), low, high, tuple(draws.tolist()), seconds, epochs)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from zoo.engine.distributed.rendezvous import joined
-from zoo.engine.inference.confidence_intervals import drawn_metrics, interval_of
+from zoo.engine.inference.confidence_intervals import drawn_metrics, drawn_units, interval_of, is_share
 from zoo.engine.inference.evaluate import evaluate
 from zoo.engine.inference.metrics import drawn_groups
 from zoo.engine.preview.preview import untouched
@@ -186,7 +186,9 @@ class Search:
 
     def _result(self, trial: Trial, run: Run, *, seconds: float, memory: int, folder: str, job: Job) -> Result:
         draws = self._draws(job)
-        low, high = interval_of([] if draws is None else draws) or (None, None)
+        valid, share = self._valid, is_share(self._task.name, self.monitor)
+        number = drawn_units(len(valid), valid.groups) if valid is not None and share else 0
+        low, high = interval_of([] if draws is None else draws, of=number) or (None, None)
         epochs = sum(record.get("train_loss") is not None for record in run.history)
         return Result(
             name=trial.name,
