@@ -18,7 +18,7 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -170,22 +170,27 @@ def summary(records: list[dict[str, Any]]) -> None:
                 print(f"| {count} | {each} | {len(losses)} | {statistics.mean(means):+.4f} | {worst} | {statistics.mean(losses):.3f} |")
 
 
-def main() -> None:
+def read_arguments(usage: str | None, *, sizes: list[int], settings: Sequence[str], seeds: int, out: str) -> argparse.Namespace:
+    """Return the arguments of a measurement on the sets that choose, with these defaults, and quiet the library."""
     choosing = [name for name in SETS if SETS[name].part == "chooses"]
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=usage, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--sets", nargs="*", default=choosing, choices=choosing, metavar="SET")
     known = sorted({each for name in choosing for each in PLACES[name]})
     parser.add_argument("--backbones", nargs="*", default=known, choices=known, metavar="NAME", help=", ".join(known))
-    parser.add_argument("--sizes", nargs="*", type=int, default=[4, 8], help="samples of a class")
-    parser.add_argument("--settings", nargs="*", default=list(SETTINGS), choices=SETTINGS, metavar="SETTING")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path("defaults-few.jsonl"), help="file of the results")
-    arguments = parser.parse_args()
+    parser.add_argument("--sizes", nargs="*", type=int, default=sizes, help="samples of a class")
+    parser.add_argument("--settings", nargs="*", default=list(settings), choices=settings, metavar="SETTING")
+    parser.add_argument("--seeds", type=int, default=seeds)
+    parser.add_argument("--out", type=Path, default=Path(out), help="file of the results")
     logging.getLogger("zoo").setLevel(logging.INFO)
     logging.getLogger("zoo").propagate = False
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = read_arguments(__doc__, sizes=[4, 8], settings=SETTINGS, seeds=3, out="defaults-few.jsonl")
     summary(kept(arguments.out, lambda records: results(arguments, records)))
 
 

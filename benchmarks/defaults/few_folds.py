@@ -1,4 +1,4 @@
-"""Whether folds of very few samples can tell if tuning beats its solved head, on the sets that choose the defaults.
+"""Cross-validation of very few samples: whether it tells if tuning beats its solved head, on the sets that choose the defaults.
 
 Each run of the default (0.75 of the tuned values, ``few.py``) is repeated on the training parts of a cross-validation, and the held-out
 samples are predicted by the head alone and by the result. Rules that keep the head or the result by these predictions are then compared
@@ -13,18 +13,15 @@ Run: python benchmarks/defaults/few_folds.py --data ../shared/data
 from __future__ import annotations
 
 import argparse
-import logging
 import statistics
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from few import fitted, scores
+from few import fitted, read_arguments, scores
 from matrix import PLACES, SETS, Samples
 from probe import adapted, kept  # also finds the modules of benchmarks/ and sets the environment
 from side_by_side import needed
@@ -190,21 +187,7 @@ def line(title: str, records: list[dict[str, Any]], rule: Callable[[Record], str
 
 
 def main() -> None:
-    choosing = [name for name in SETS if SETS[name].part == "chooses"]
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--sets", nargs="*", default=choosing, choices=choosing, metavar="SET")
-    known = sorted({each for name in choosing for each in PLACES[name]})
-    parser.add_argument("--backbones", nargs="*", default=known, choices=known, metavar="NAME", help=", ".join(known))
-    parser.add_argument("--sizes", nargs="*", type=int, default=[4, 8, 2], help="samples of a class")
-    parser.add_argument("--settings", nargs="*", default=[FOLDS, HELD_OUT], choices=(FOLDS, HELD_OUT), metavar="SETTING")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=Path("defaults-few-folds.jsonl"), help="file of the results")
-    arguments = parser.parse_args()
-    logging.getLogger("zoo").setLevel(logging.INFO)
-    logging.getLogger("zoo").propagate = False
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
+    arguments = read_arguments(__doc__, sizes=[4, 8, 2], settings=(FOLDS, HELD_OUT), seeds=5, out="defaults-few-folds.jsonl")
     summary(kept(arguments.out, lambda records: results(arguments, records)))
 
 

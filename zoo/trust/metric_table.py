@@ -145,6 +145,11 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 
 
+def is_share(task: str, metric: str) -> bool:
+    """Return whether a metric is a share of the samples, each of them right or wrong: the accuracy of one class per sample, ``top_K``."""
+    return task in LIKELIEST and (metric == "accuracy" or _TOP.fullmatch(metric) is not None)
+
+
 def on_request(task: str) -> list[str]:
     """Return the names of the metrics of a task that are measured on request."""
     return [name for name, metric in METRICS.get(task, {}).items() if metric.compute is not None]

@@ -1,1 +1,1 @@
-"""What users type: flags, config files, settings and the lines of the standard input."""
+"""Flags, config files, settings and the lines of the standard input: what users type."""

@@ -1,1 +1,1 @@
-"""What users read: tables, rows, logs and messages, worded for the command line."""
+"""Tables, rows, logs and messages, worded for the command line: what users read."""

@@ -17,7 +17,7 @@ from zoo.errors import DataError, OptionError
 from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
 from zoo.tasks.thresholds import moved
-from zoo.trust.metric_table import Metric
+from zoo.trust.metric_table import Metric, is_share
 from zoo.trust.outcome import outcome_of
 
 log = logging.getLogger("zoo")
@@ -86,11 +86,6 @@ def intervals(
             "samples" if groups is None else "groups",
         )
     return result
-
-
-def is_share(task: str, metric: str) -> bool:
-    """Return whether a metric is a share of the samples, each of them right or wrong: the accuracy of one class per sample, ``top_K``."""
-    return find_task(task).exclusive and (metric == "accuracy" or metric.startswith("top_"))
 
 
 def drawn_units(samples: int, groups: Sequence[str] | None) -> int:

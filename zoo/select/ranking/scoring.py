@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.table import Array, Table
-from zoo.engine.inference.confidence_intervals import drawn_metric, drawn_units, interval_of, is_share
+from zoo.engine.inference.confidence_intervals import drawn_metric, drawn_units, interval_of
 from zoo.engine.inference.metrics import compute_metrics, drawn_groups
 from zoo.engine.optim.target_scale import TargetScale
 from zoo.engine.solved.fitted_layers import Rows
@@ -25,6 +25,7 @@ from zoo.select.transferability.neighbours import neighbour_votes
 from zoo.select.transferability.products import Products
 from zoo.select.transferability.source_labels import leep, nce
 from zoo.tasks.task import Task
+from zoo.trust.metric_table import is_share
 
 Folds = Sequence[tuple[Rows, Rows]]
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from zoo.engine.distributed.rendezvous import joined
-from zoo.engine.inference.confidence_intervals import drawn_metrics, drawn_units, interval_of, is_share
+from zoo.engine.inference.confidence_intervals import drawn_metrics, drawn_units, interval_of
 from zoo.engine.inference.evaluate import evaluate
 from zoo.engine.inference.metrics import drawn_groups
 from zoo.engine.preview.preview import untouched
@@ -29,6 +29,7 @@ from zoo.select.recipe_search.halving import PROBE, SHARES, Choice, Result, affo
 from zoo.select.recipe_search.trial import Trial
 from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
+from zoo.trust.metric_table import is_share
 from zoo.util.numbers import score_text
 
 DEFAULT_RUNS = 4  # of the default recipe, that the candidates may take without a budget
