@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from zoo.engine.runtime.freed_memory import freed_memory_kept
 from zoo.errors import OptionError
 
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -78,7 +79,8 @@ def placed(model: nn.Module, device: torch.device) -> Iterator[torch.memory_form
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.to(device).to(memory_format=layout)
-        yield layout
+        with freed_memory_kept() if device.type == "cpu" else nullcontext():
+            yield layout
     finally:
         model.to(home).to(memory_format=before)
         for module, training in modes:
