@@ -80,7 +80,7 @@ format: .venv/.ready ## rewrite the code in the house style
 	$(BIN)/ruff format .
 
 bench: .venv/.ready-bench ## measure the claims of benchmarks/ against their peers
-	for script in benchmarks/p[0-9]_*.py benchmarks/p14_ranks.py benchmarks/memory_format.py benchmarks/transfer_*.py plugins/zoo-timm/scripts/conformance.py; do $(BIN)/python "$$script" || exit 1; done
+	for script in benchmarks/p[0-9]_*.py benchmarks/p14_ranks.py benchmarks/memory_format.py benchmarks/freed_memory.py benchmarks/transfer_*.py plugins/zoo-timm/scripts/conformance.py; do $(BIN)/python "$$script" || exit 1; done
 
 bench-accuracy: .venv/.ready-bench ## measure what the defaults reach beside their peers; takes hours
 	$(BIN)/python benchmarks/p10_defaults.py
