@@ -11,6 +11,7 @@ import pytest
 
 import zoo.builtin
 from tests.faults.file_server import FileServer
+from tests.undrawn import undrawn
 from zoo.registry.registry import Registry, use_registry
 from zoo.util.process_caches import CACHES
 
@@ -75,7 +76,7 @@ def _nothing_shared() -> None:
 def _curves(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw the learning curves only where a test looks at them (fixture ``drawn``): they take half of a tiny run."""
     if "drawn" not in request.fixturenames:
-        monkeypatch.setattr("zoo.engine.rundir.curves._draw", lambda _history, path, **_: path.write_bytes(b""))
+        monkeypatch.setattr("zoo.engine.rundir.curves._draw", undrawn)
 
 
 @pytest.fixture
