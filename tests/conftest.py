@@ -19,8 +19,9 @@ from zoo.util.process_caches import CACHES
 ROOT = Path(__file__).resolve().parents[1]
 # The files that take longest, in this order and before all others, so that the workers end at about the same time.
 LONG = (
-    *("test_docs.py", "test_objectives.py", "test_ranks.py", "test_third_party.py", "test_plugin_faults.py", "test_rank_faults.py"),
-    *("test_pins.py", "test_medical.py", "test_demo.py", "test_conformance.py", "test_tryout.py", "test_kills.py"),
+    *("test_docs.py", "test_objectives.py", "test_plugin_faults.py", "test_ranks.py", "test_medical.py", "test_tryout.py", "test_rank.py"),
+    *("test_rank_faults.py", "test_kills.py", "test_command_line.py", "test_cli.py", "test_every_method.py", "test_pins.py"),
+    *("test_end_to_end.py", "test_demo.py", "test_conformance.py"),
 )
 if not os.environ.get("ZOO_TEST_GPU"):  # `make test-gpu` sets it; all else compares bits, or counts what the CPU does
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
