@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -10,6 +11,8 @@ import sysconfig
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.warm_process import run_warm
 
 ROOT = Path(__file__).resolve().parents[1]
 CORE = "transfer-zoo"
@@ -26,7 +29,7 @@ def build_wheel(project: Path, folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment; ``run`` runs a command of it."""
+    """A virtual environment; ``run`` runs a command of it, and ``run_warm`` Python that has torch already."""
 
     folder: Path
 
@@ -53,9 +56,19 @@ class Environment:
         )
 
     def run(self, *command: str, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return run(command, cwd=cwd, env=self._variables(), check=check)
+
+    def run_warm(self, code: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+        """Run code with the path of this environment, zoo and its plugins included, by a fork that has torch already."""
+        path = json.loads(self.run("python", "-c", "import json, sys; print(json.dumps(sys.path))", cwd=cwd).stdout)
+        there = f"import sys\nsys.path[:], sys.executable = {path!r}, {self.python!r}\n"
+        done = run_warm(there + code, arguments, env=self._variables(), cwd=cwd)
+        assert done.returncode == 0, f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def _variables(self) -> dict[str, str]:
         variables = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV", "ZOO_REGISTRY")}
-        variables |= {"PATH": f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "160", "HF_HUB_OFFLINE": "1"}
-        return run(command, cwd=cwd, env=variables, check=check)
+        return variables | {"PATH": f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "160", "HF_HUB_OFFLINE": "1"}
 
 
 def make_environment(folder: Path, wheels: Iterable[Path]) -> Environment:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -11,14 +12,16 @@ import pytest
 
 import zoo.builtin
 from tests.faults.file_server import FileServer
+from tests.undrawn import undrawn
 from zoo.registry.registry import Registry, use_registry
 from zoo.util.process_caches import CACHES
 
 ROOT = Path(__file__).resolve().parents[1]
 # The files that take longest, in this order and before all others, so that the workers end at about the same time.
 LONG = (
-    *("test_docs.py", "test_objectives.py", "test_ranks.py", "test_third_party.py", "test_plugin_faults.py", "test_rank_faults.py"),
-    *("test_pins.py", "test_medical.py", "test_demo.py", "test_conformance.py", "test_tryout.py", "test_kills.py"),
+    *("test_docs.py", "test_objectives.py", "test_plugin_faults.py", "test_ranks.py", "test_medical.py", "test_tryout.py", "test_rank.py"),
+    *("test_rank_faults.py", "test_kills.py", "test_command_line.py", "test_cli.py", "test_every_method.py", "test_pins.py"),
+    *("test_end_to_end.py", "test_demo.py", "test_conformance.py"),
 )
 if not os.environ.get("ZOO_TEST_GPU"):  # `make test-gpu` sets it; all else compares bits, or counts what the CPU does
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -32,12 +35,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Collect no garbage among what is imported: a quarter of the time that each worker takes to collect the tests."""
+    """Collect no garbage among what is imported, and keep the compiled tests: half of the time that each worker takes to collect them.
+
+    They are kept also where Python is told to keep no compiled modules, but none that a test writes and changes within a second is.
+    """
+    none_kept = sys.dont_write_bytecode
+    sys.dont_write_bytecode = False
     gc.disable()
     try:
         return (yield)
     finally:
         gc.enable()
+        sys.dont_write_bytecode = none_kept
 
 
 def pytest_sessionfinish() -> None:
@@ -75,7 +84,7 @@ def _nothing_shared() -> None:
 def _curves(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw the learning curves only where a test looks at them (fixture ``drawn``): they take half of a tiny run."""
     if "drawn" not in request.fixturenames:
-        monkeypatch.setattr("zoo.engine.rundir.curves._draw", lambda _history, path, **_: path.write_bytes(b""))
+        monkeypatch.setattr("zoo.engine.rundir.curves._draw", undrawn)
 
 
 @pytest.fixture

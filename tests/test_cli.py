@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +15,7 @@ import pytest
 from PIL import Image
 
 import zoo
-from tests.faults.fake_dist import ROOT, fake_dist, run_python, run_zoo
+from tests.faults.fake_dist import fake_dist, run_python, run_zoo
 from zoo.cli.app import main
 from zoo.cli.arguments import settings
 from zoo.cli.commands import listing
@@ -407,27 +405,33 @@ def test_the_types_of_a_config_are_checked_by_name(run: Callable[..., Done], tmp
     assert "columns.group is True" in run("train", "x", "data", "--config", config).err
 
 
+INTERRUPTED = """
+    import os, signal, threading, time
+    from pathlib import Path
+    from zoo.cli import main
+
+    def interrupt():
+        record = Path("run/metrics.jsonl")
+        while not (record.is_file() and record.stat().st_size):
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    main({line})
+"""
+
+
 def test_an_interrupted_training_leaves_a_checkpoint_and_can_go_on(run: Callable[..., Done], pictures: Path, tmp_path: Path) -> None:
     line = ["train", "zoo/glyphnet", str(pictures), "--recipe", "full", "--epochs", "12", "--batch-size", "4", "--out", "run", "--quiet"]
-    around = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    child = subprocess.Popen(
-        [sys.executable, "-m", "zoo.cli", *line], cwd=tmp_path, env=around, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    done = run_python(INTERRUPTED.format(line=line), cwd=tmp_path, warm=True)
+    assert (done.returncode, done.stdout) == (130, ""), done.stderr
+    assert "checkpoint" in done.stderr
+    assert "Traceback" not in done.stderr
     record = tmp_path / "run/metrics.jsonl"
-    try:
-        while child.poll() is None and not (record.is_file() and record.stat().st_size):
-            time.sleep(0.02)
-        child.send_signal(signal.SIGINT)
-        out, err = child.communicate(timeout=60)
-    finally:
-        child.kill()
-    assert (child.returncode, out) == (130, ""), err
-    assert "checkpoint" in err
-    assert "Traceback" not in err
     assert any((tmp_path / "run/checkpoint").iterdir())
     assert len(record.read_text().splitlines()) < 12
-    done = run(*line, "--resume")
-    assert done.code == 0, done.err
+    again = run(*line, "--resume")
+    assert again.code == 0, again.err
     assert len(record.read_text().splitlines()) == 12
 
 

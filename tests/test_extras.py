@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.clean import ROOT
+from tests.warm_process import run_warm
 from zoo.errors import MissingExtraError
 from zoo.util.extras import MODULES, require_extra
 
@@ -65,10 +65,7 @@ def test_the_core_trains_evaluates_and_predicts_on_folders_without_any_extra(tmp
                 pixels = (random.integers(0, 80, (32, 32)) + 150 * index).astype("uint8")
                 Image.fromarray(pixels).save(tmp_path / "data" / split / label / f"{i}.png")
     (tmp_path / "table.csv").write_text("file_name,label\ndata/val/dark/0.png,dark\n")
-    command = [sys.executable, "-c", WITHOUT + WORK]
-    done = subprocess.run(
-        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=200, check=False
-    )
+    done = run_warm(WITHOUT + WORK, [], env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert set(found["labels"]) <= {"dark", "light"}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import random
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.faults.fake_dist import fake_dist
+from tests.warm_process import run_warm_ranks
 from zoo.declare import BackboneSpec
 from zoo.errors import AmbiguousNameError, OptionError, UnknownBackboneError, nearest
 from zoo.plugins.policy import Policy
@@ -200,8 +201,8 @@ def test_processes_that_list_at_once_leave_a_whole_listing(opened: Open, tmp_pat
         "from zoo.registry.registry import Registry\n"
         "print(sum(name.startswith('many/') for name in Registry(files=[]).names()))"
     )
-    running = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    assert [process.communicate(timeout=60)[0].strip() for process in running] == ["500"] * 3
+    done = run_warm_ranks(code, [], 3, env=os.environ, cwd=tmp_path)
+    assert [process.stdout.strip() for process in done] == ["500"] * 3
     path = listing(tmp_path)
     assert [one.name for one in path.parent.iterdir() if "many" in one.name] == [path.name]
     assert len(opened().search("many/*")) == 500

@@ -354,7 +354,7 @@ def test_the_tokenizer_of_a_text_model_is_downloaded_with_its_weights(tmp_path: 
     from zoo.cli.output.stdout import Output
 
     opened: list[str] = []
-    monkeypatch.setattr("tests.toy_text.open_tokenizer", opened.append)
+    monkeypatch.setattr("tests.toy_tokenizer.open_tokenizer", opened.append)
     safetensors.torch.save_file({"a": torch.ones(1)}, tmp_path / "net.safetensors")
     inputs = dataclasses.replace(toy_text_spec().inputs, files="owner/words")
     spec = toy_text_spec().replace(weights=Weights(file=str(tmp_path / "net.safetensors")), inputs=inputs)

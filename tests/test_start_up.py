@@ -23,10 +23,13 @@ for words in (["eval", "model", "data"], ["predict", "model", "data"], ["embed",
     with contextlib.redirect_stdout(sys.stderr), contextlib.suppress(SystemExit):
         main(words)
 print(json.dumps(sorted({NEEDLESS!r} & set(sys.modules))))
+from zoo.util.start_up import uncollected
+with uncollected(), contextlib.suppress(ModuleNotFoundError):
+    import timm
 """
 
 
-def test_eval_predict_and_embed_of_a_model_of_the_core_import_no_library_but_torch(tmp_path: Path) -> None:
+def test_eval_predict_and_embed_of_the_core_import_no_library_but_torch_and_the_exit_reports_no_leaks(tmp_path: Path) -> None:
     for label, value in (("ants", 40), ("bees", 200)):
         (tmp_path / "data" / label).mkdir(parents=True)
         Image.new("L", (32, 32), value).save(tmp_path / "data" / label / "0.png")
@@ -35,6 +38,7 @@ def test_eval_predict_and_embed_of_a_model_of_the_core_import_no_library_but_tor
     assert json.loads(done.stdout) == [], done.stderr
     for word in ("accuracy", "prediction", "embeddings"):
         assert word in done.stderr
+    assert "leaked" not in done.stderr  # as compiled extensions say of objects that outlive them, those of timm too
 
 
 def test_the_garbage_collector_is_as_before_after_a_start_also_where_it_fails() -> None:

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +13,12 @@ from pathlib import Path
 import pytest
 
 import zoo
-from tests.clean import ROOT
 from tests.engine import test_text
 from tests.engine.tiny import NAMES, images
+from tests.faults.fork_run import ended, fork
 from tests.test_docs import run_zoo
 from tests.toy_text import ToyTextPlugin
+from zoo.cli.app import main
 from zoo.registry.registry import Registry, use_registry
 
 
@@ -51,20 +51,32 @@ def piped(monkeypatch: pytest.MonkeyPatch, lines: bytes) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
 
 
-def test_a_kept_process_answers_each_line_before_the_next_is_sent() -> None:
-    command = [sys.executable, "-m", "zoo.cli", "predict", "model", "-", "--json", "--on-error", "skip"]
-    around = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=around) as kept:
-        assert kept.stdin is not None
-        assert kept.stdout is not None
+def test_a_kept_process_answers_each_line_before_the_next_is_sent(tmp_path: Path) -> None:
+    (given, lines), (answers, told) = os.pipe(), os.pipe()
+
+    def serve() -> None:
+        for number, end in enumerate((given, told)):
+            os.dup2(end, number)
+        for end in (given, lines, answers, told):
+            os.close(end)
+        sys.stdin, sys.stdout = open(0), open(1, "w")  # noqa: SIM115  # for the life of the process, and a pipe is no line buffer
+        try:
+            main(["predict", "model", "-", "--json", "--on-error", "skip"])
+        finally:
+            sys.stdout.flush()
+
+    kept = fork(serve, tmp_path / "log")
+    os.close(given)
+    os.close(told)
+    with os.fdopen(lines, "w") as stdin, os.fdopen(answers) as stdout:
         rows = []
         for path in ("0.png", "none.png", "broken.png", "2.png"):
-            print(path, file=kept.stdin, flush=True)
-            rows.append(json.loads(kept.stdout.readline()))
-        assert kept.poll() is None
-        kept.stdin.close()
-        assert kept.stdout.read() == ""
-    assert kept.returncode == 0
+            print(path, file=stdin, flush=True)
+            rows.append(json.loads(stdout.readline()))
+        assert os.waitpid(kept, os.WNOHANG) == (0, 0)
+        stdin.close()
+        assert stdout.read() == ""
+    assert ended(kept) == 0, (tmp_path / "log").read_text()
     first, none, broken, last = rows
     expected = zoo.load("model").predict_proba(["0.png", "2.png"])
     for row, path, shares in zip((first, last), ("0.png", "2.png"), expected, strict=True):

@@ -80,10 +80,23 @@ PROJECT = """
     packages = ["odd_nets"]
 """
 USE = """
+    import contextlib, io, json
     import torch, zoo
+    from zoo.cli import main
     from zoo.cli.output.stdout import format_parameters
+    from zoo.testing import check_backbone
+
+    def command(*words):
+        with contextlib.redirect_stdout(io.StringIO()) as told:
+            try:
+                main(words)
+            except SystemExit as stop:
+                assert not stop.code, (words, stop.code)
+        return told.getvalue()
+
+    layers = command("layers", "odd/net", "--freeze", "late")
     model = zoo.get("odd/net").adapt(num_classes=2)
-    print("count", format_parameters(sum(p.numel() for p in model.backbone.parameters())))  # a tied weight is one parameter
+    count = format_parameters(sum(p.numel() for p in model.backbone.parameters()))  # a tied weight is one parameter
     model.fit("photos", "photos", recipe="full", epochs=2, out="run", quiet=True, allow_leak=True)
     model.save("saved")
     twin = zoo.load("saved")
@@ -91,9 +104,8 @@ USE = """
     with torch.no_grad():
         assert torch.equal(model.eval()(x), twin.eval()(x))
     assert twin.backbone.decoder.weight is twin.backbone.parts["shared"].weight, "no longer tied"
-    assert zoo.__file__ != "" and "borrowed" not in zoo.__file__
-    from zoo.testing import check_backbone
-    print("checks", check_backbone("odd/net"))
+    told = {"layers": layers, "count": count, "checks": check_backbone("odd/net"), "zoo": zoo.__file__}
+    print(json.dumps(told | {"eval": json.loads(command("eval", "run", "photos", "--json"))}))
 """
 
 
@@ -128,14 +140,13 @@ def test_an_odd_plugin_from_elsewhere_is_listed_shown_trained_saved_and_loaded(e
     rows = json.loads(environment.run("zoo", "list", "--json", cwd=desk).stdout)
     assert [(row["distribution"], row["version"]) for row in rows if row["name"] == "odd/net"] == [("odd-nets", "3.1")]
     assert "twist=2" in environment.run("zoo", "show", "odd/net", cwd=desk).stdout
-    layers = environment.run("zoo", "layers", "odd/net", "--freeze", "late", cwd=desk).stdout
-    assert [line.split()[1] for line in layers.splitlines()[1:6]] == ["input", "late", "early.0", "early.1", "end"]
-    done = environment.run("python", "-c", textwrap.dedent(USE), cwd=desk)
-    (count,) = [line.removeprefix("count ") for line in done.stdout.splitlines() if line.startswith("count ")]
-    assert f"5 groups, {count} parameters" in layers
-    assert "checks 12" in done.stdout
-    told = json.loads(environment.run("zoo", "eval", "run", "photos", "--json", cwd=desk).stdout)
-    assert "accuracy" in json.dumps(told)
+    told = json.loads(environment.run_warm(textwrap.dedent(USE), cwd=desk).stdout)
+    layers = told["layers"].splitlines()
+    assert [line.split()[1] for line in layers[1:6]] == ["input", "late", "early.0", "early.1", "end"]
+    assert f"5 groups, {told['count']} parameters" in told["layers"]
+    assert told["checks"] == 12
+    assert "accuracy" in json.dumps(told["eval"])
+    assert Path(told["zoo"]).is_relative_to(environment.folder / "lib")
 
 
 @pytest.mark.parametrize("name", ["zoo-acme-labs", pytest.param("fresh", marks=pytest.mark.sweep)])
@@ -146,7 +157,8 @@ def test_a_new_plugin_passes_its_own_test_at_once(name: str, environment: Enviro
     assert f"{short}/tinynet" in environment.run("zoo", "list", f"{short}/*", cwd=desk).stdout
     checked = json.loads(environment.run("zoo", "plugins", "check", short, "--json", cwd=desk).stdout)
     assert [(row["name"], row["status"], row["changes"]) for row in checked] == [(short, "ok", [])]
-    done = environment.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=desk / f"zoo-{short}")
+    run_tests = "import pytest; sys.exit(pytest.main(sys.argv[1:]))"
+    done = environment.run_warm(run_tests, "-q", "-p", "no:cacheprovider", cwd=desk / f"zoo-{short}")
     assert "1 passed" in done.stdout
 
 

@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -193,10 +192,8 @@ def test_few_or_no_inputs_in_several_processes_and_broken_ones_are_one_clear_lin
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
 def test_standard_output_without_room_is_one_line_of_error() -> None:
-    command = [sys.executable, "-m", "zoo.cli", "predict", "model", "data", "--json"]
-    around = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False, env=around)
+    full = "import os; os.dup2(os.open('/dev/full', os.O_WRONLY), 1)\n"
+    done = run_warm(full + COMMAND, ["predict", "model", "data", "--json"], env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=Path.cwd())
     assert (done.returncode, done.stderr) == (1, "error: the output cannot be written: No space left on device\n")
 
 

@@ -71,7 +71,7 @@ def pair_spec(file: Path | str = "", *, sigmoid: bool = False, **changes: Any) -
         name="toy/pair-text",
         build="tests.toy_pair:text_tower",
         layers={"embeddings": "embeddings", "layer": ["layers.*", "projection"]},
-        inputs=Text(max_length=12, tokenizer="tests.toy_text:open_tokenizer"),
+        inputs=Text(max_length=12, tokenizer="tests.toy_tokenizer:open_tokenizer"),
         features=Features(dim=8, layout="BD"),
         convert="tests.toy_pair:convert",
     )

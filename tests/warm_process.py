@@ -29,9 +29,11 @@ SECONDS = 120
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def run_warm(code: str, arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run code as ``python -c`` does, by a fork that has torch already."""
-    return _run_all(code, arguments, [env], cwd)[0]
+def run_warm(
+    code: str, arguments: Sequence[str], *, env: Mapping[str, str], cwd: Path, seconds: float = SECONDS
+) -> subprocess.CompletedProcess[str]:
+    """Run code as ``python -c`` does, by a fork that has torch already and is killed after so many seconds."""
+    return _run_all(code, arguments, [env], cwd, seconds)[0]
 
 
 def run_warm_ranks(
@@ -45,7 +47,9 @@ def run_warm_ranks(
     return _run_all(code, arguments, [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)], cwd)
 
 
-def _run_all(code: str, arguments: Sequence[str], envs: Sequence[Mapping[str, str]], cwd: Path) -> list[subprocess.CompletedProcess[str]]:
+def _run_all(
+    code: str, arguments: Sequence[str], envs: Sequence[Mapping[str, str]], cwd: Path, seconds: float = SECONDS
+) -> list[subprocess.CompletedProcess[str]]:
     parent = _parent(os.getpid())
     assert parent.stdin is not None
     assert parent.stdout is not None
@@ -55,7 +59,7 @@ def _run_all(code: str, arguments: Sequence[str], envs: Sequence[Mapping[str, st
         line = [one | {"env": dict(env), "out": str(out), "err": str(err)} for env, (out, err) in zip(envs, places, strict=True)]
         parent.stdin.write(json.dumps(line) + "\n")
         parent.stdin.flush()
-        timer = threading.Timer(SECONDS, _kill, [json.loads(parent.stdout.readline())])
+        timer = threading.Timer(seconds, _kill, [json.loads(parent.stdout.readline())])
         timer.start()
         codes = json.loads(parent.stdout.readline())
         timer.cancel()

@@ -2,9 +2,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from tests.conftest import ROOT
 from tests.data.make import folder, image
+from tests.warm_process import run_warm
 from zoo.data.dataset import Samples
 from zoo.data.images.augment import Augment
 from zoo.data.images.transforms import eval_transform, train_transform
@@ -212,7 +210,9 @@ def test_the_share_that_may_be_corrupt_is_checked(pets: Path) -> None:
 
 
 WORKERS = """
-    import sys, time
+    import os, sys, time, warnings
+    os.setsid()
+    warnings.simplefilter("ignore")
     from torch.utils.data import DataLoader
     from zoo.data.dataset import Samples
     from zoo.data.open import open_data, open_train_valid
@@ -228,27 +228,22 @@ WORKERS = """
     with starting_workers("fork"):
         iterator = iter(batches)
     next(iterator)
-    print("ready", flush=True)
+    sender = os.fork()  # not the main process, whose signal ends the workers
+    if not sender:
+        os.killpg(0, signal.SIGTERM)
+        os._exit(0)
+    os.waitpid(sender, 0)
     while not stopped:
         time.sleep(0.01)
-    print("left", sum(1 for _ in iterator), flush=True)
+    print(os.getpid(), sum(1 for _ in iterator))
 """
 
 
 def test_workers_outlive_a_signal_to_the_group_and_end_with_the_main_process(pets: Path) -> None:
-    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(WORKERS), str(pets)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            out, err = process.communicate(timeout=60)
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-    assert (out, err, process.returncode) == ("left 9\n", "", 0)
+    done = run_warm(textwrap.dedent(WORKERS), [str(pets)], env=environment, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
+    group, left = map(int, done.stdout.split())
+    assert left == 9
     with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)
+        os.killpg(group, 0)

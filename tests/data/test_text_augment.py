@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.toy_text import open_tokenizer, toy_text_spec
+from tests.toy_text import toy_text_spec
+from tests.toy_tokenizer import open_tokenizer
 from zoo.data.open import open_data
 from zoo.data.table import Table
 from zoo.data.texts.augment import AugmentedTexts, TextAugment

@@ -31,6 +31,7 @@ from tests.engine.tiny import images, timeless
 from tests.engine.tiny import model as tiny
 from tests.toy import toy_spec
 from tests.toy_text import ToyTextPlugin
+from tests.undrawn import leave_out_curves
 from zoo.data.open import open_data
 from zoo.data.table import Table
 from zoo.declare import Features
@@ -665,6 +666,7 @@ WORK: dict[str, Callable[[Path], dict[str, Any]]] = {
 
 def main() -> None:
     torch.set_num_threads(1)
+    leave_out_curves()
     gradient_exchange._MIN_BYTES = 1  # several messages per step also for these small networks
     use_registry(Registry(plugins=[zoo.builtin, ToyTextPlugin()], files=[]))
     folder, rank = Path(sys.argv[1]), os.environ.get("RANK", "0")

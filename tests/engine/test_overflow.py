@@ -27,7 +27,7 @@ from zoo.tasks.scores import sigmoid, softmax
 from zoo.tasks.single_label import SingleLabel
 
 LONG = " ".join(["sun"] * 40)  # 42 tokens; the maximum is 24
-INPUTS = zoo.Text(max_length=24, tokenizer="tests.toy_text:open_tokenizer", overflow="windows")
+INPUTS = zoo.Text(max_length=24, tokenizer="tests.toy_tokenizer:open_tokenizer", overflow="windows")
 
 
 @pytest.fixture(autouse=True)
@@ -168,7 +168,7 @@ def test_no_class_is_guessed_for_a_word_that_was_cut_off(caplog: pytest.LogCaptu
 
 
 def test_a_tokenizer_without_windows_and_other_faults_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.toy_text import ToyTokenizer
+    from tests.toy_tokenizer import ToyTokenizer
 
     net = model()
     with pytest.raises(OptionError, match=r"'window' \(did you mean 'windows'\?\)"):
@@ -204,7 +204,7 @@ def prompted(**changes: Any) -> ToyTextPlugin:
         def zoo_backbones(self) -> list[zoo.BackboneSpec]:
             from tests.toy_text import toy_text_spec
 
-            return [toy_text_spec(inputs=zoo.Text(max_length=24, tokenizer="tests.toy_text:open_tokenizer", **changes))]
+            return [toy_text_spec(inputs=zoo.Text(max_length=24, tokenizer="tests.toy_tokenizer:open_tokenizer", **changes))]
 
     return Plugin()
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import zoo.builtin
 from tests.conftest import ROOT
 from tests.engine import rank_work
 from tests.toy_text import ToyTextPlugin
+from tests.warm_process import run_warm
 from zoo.engine.distributed.rank_consistency import fingerprint
 from zoo.engine.distributed.rank_devices import gpu_of_rank
 from zoo.engine.distributed.ranks import Ranks
@@ -56,14 +56,23 @@ def _texts() -> Iterator[None]:
     use_registry()
 
 
+# What ``torchrun --standalone`` does, but for its workers: they are forks, which have torch already.
+LAUNCH = """
+    import sys
+    import sklearn.utils  # which each of the forks would import for the first head that is solved
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+    from tests.engine.rank_work import main
+
+    processes = int(sys.argv.pop(1))
+    place = {"run_id": "ranks", "rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "max_restarts": 0}
+    elastic_launch(LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=processes, start_method="fork", **place), main)()
+"""
+
+
 def launch(folder: Path, *work: str, processes: int = 2) -> list[dict[str, Any]]:
     """Run pieces of work with several processes; return what each of them found, by the name of the work."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [*command, "-m", "tests.engine.rank_work", str(folder), *work],
-        env=environment, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False,
-    )  # fmt: skip
+    done = run_warm(textwrap.dedent(LAUNCH), [str(processes), str(folder), *work], env=environment, cwd=ROOT, seconds=280)
     assert done.returncode == 0, done.stderr[-4000:]
     return [{name: json.loads((folder / f"{name}-{rank}.json").read_text()) for name in work} for rank in range(processes)]
 

@@ -144,7 +144,7 @@ def test_a_cache_is_one_object_until_all_are_cleared() -> None:
 
 
 def test_a_tokenizer_is_opened_once_until_the_caches_are_cleared() -> None:
-    declared = zoo.Text(tokenizer="tests.toy_text:open_tokenizer", max_length=8)
+    declared = zoo.Text(tokenizer="tests.toy_tokenizer:open_tokenizer", max_length=8)
     first = open_tokenizer(declared)
     assert open_tokenizer(declared) is first
     CACHES.clear()

@@ -16,7 +16,8 @@ import pytest
 import zoo
 from tests.engine.test_overflow import LONG, prompted
 from tests.engine.test_text import model, sentences, tagged
-from tests.toy_text import ToyTextPlugin, ToyTokenizer
+from tests.toy_text import ToyTextPlugin
+from tests.toy_tokenizer import ToyTokenizer
 from zoo.engine.inference import output_blocks
 from zoo.errors import DataError
 from zoo.registry.registry import Registry, use_registry

@@ -57,6 +57,8 @@ def fork(function: Callable[[], Any], log: Path) -> int:
         code = error.exit_code
     except KeyboardInterrupt:
         code = 130
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except BaseException as error:
         os.write(2, f"{type(error).__name__}: {error}".encode())
     finally:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import logging
 import resource
-import shutil
-import subprocess
-import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +15,7 @@ import torch
 
 from tests.engine.tiny import NAMES, difference, images, model, values
 from tests.faults.fake_dist import ROOT
+from tests.warm_process import run_warm
 from zoo.data.open import open_data
 from zoo.engine.cache import tensor_store
 from zoo.engine.inference import output_blocks
@@ -168,12 +166,21 @@ def test_t4_features_without_room_leave_the_file_before_and_go_on_once_there_is(
 
 # On a real file system of 400 kB, in a namespace of its own: a run that trains, is checkpointed, and fills it up.
 TINY_DISK = """
-    import sys
+    import ctypes, os, sys
     from pathlib import Path
+    system, user, group = ctypes.CDLL(None), os.getuid(), os.getgid()
+    if system.unshare(0x10000000 | 0x00020000):  # CLONE_NEWUSER and CLONE_NEWNS, which a process without threads may
+        sys.exit("no namespace")
+    for name, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
+        Path("/proc/self", name).write_text(text)
+    if system.mount(b"tmpfs", os.fsencode(sys.argv[1]), b"tmpfs", 0, b"size=400k"):
+        sys.exit("no namespace")
     import zoo
     from tests.engine.tiny import images, model
+    from tests.undrawn import leave_out_curves
     from zoo.engine.rundir import checkpoint_writer
     checkpoint_writer.INTERVAL = 0.0
+    leave_out_curves()
     disk = Path(sys.argv[1])
     net = model()
     real = checkpoint_writer.write_checkpoint
@@ -202,13 +209,12 @@ TINY_DISK = """
 
 def test_t4_on_a_disk_that_is_really_full_the_run_stops_with_the_cause_and_can_go_on(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
-    mount = ["unshare", "--map-root-user", "--mount", "sh", "-c", 'mount -t tmpfs -o size=400k tmpfs "$1" && shift && exec "$@"', "sh"]
-    if shutil.which("unshare") is None or subprocess.run([*mount, str(tmp_path / "disk"), "true"], capture_output=True).returncode:
-        pytest.skip("this system gives no file system of one's own")
-    command = [*mount, str(tmp_path / "disk"), sys.executable, "-c", textwrap.dedent(TINY_DISK), str(tmp_path / "disk")]
     around = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
-    done = subprocess.run(command, capture_output=True, text=True, env=around, cwd=ROOT, timeout=120, check=False)
+    done = run_warm(textwrap.dedent(TINY_DISK), [str(tmp_path / "disk")], env=around, cwd=ROOT)
+    if done.stderr == "no namespace\n":
+        pytest.skip("this system gives no file system of one's own")
     assert done.returncode == 0, done.stderr
+    assert not list((tmp_path / "disk").iterdir()), "the run had a disk of its own"
     told, went_on = done.stdout.splitlines()
     assert told.startswith("TrainingError no checkpoint could be written")
     assert "No space left on device): it takes" in told

@@ -81,7 +81,7 @@ def test_a_saved_text_model_takes_its_length_from_the_folder_and_its_files_from_
         changed(tmp_path / "saved", inputs={"max_length": 7})
         monkeypatch.chdir(tmp_path)
         inputs = zoo.load("saved").inputs
-        assert inputs == zoo.Text(max_length=7, tokenizer="tests.toy_text:open_tokenizer", files=str((tmp_path / "saved").resolve()))
+        assert inputs == zoo.Text(max_length=7, tokenizer="tests.toy_tokenizer:open_tokenizer", files=str((tmp_path / "saved").resolve()))
         with pytest.raises(ZooError, match="int"):
             zoo.load(changed(tmp_path / "saved", inputs={"max_length": "many"}))
         with pytest.raises(SavedModelError, match="reads image"):

@@ -229,7 +229,7 @@ def test_r7_recovery_works_with_a_plugin_that_ends_the_process(command: str, tmp
         status = {row["name"]: (row["status"], row["cause"]) for row in json.loads(done.stdout)}
         assert status["killer"] == ("died", "rc 7")
         assert status["alpha"] == ("ok", "")
-        done = run_zoo("doctor", paths=[site], **around)
+        done = run_python("from zoo.cli import main; main(['doctor'])", site, warm=True, **around)
         assert done.returncode == 1
         assert "zoo-killer 1.0 (plugin 'killer') died: rc 7" in done.stderr
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 import zoo
 from tests.engine.rank_work import fit, plain, sentences, tagged, text
 from tests.engine.tiny import images
-from tests.toy_text import open_tokenizer
+from tests.toy_tokenizer import open_tokenizer
 from tests.transfer.pictures import flat
 from tests.transfer.rank_work import small_backbones
 from zoo.data.images.augment import Augment

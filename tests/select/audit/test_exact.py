@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tests.clean import ROOT
 from tests.engine.tiny import images, model
+from tests.faults.fork_run import ended, fork
 from tests.test_docs import run_zoo
+from zoo.cli.app import main
 from zoo.data.leaks import find_leak
 from zoo.data.open import open_data, open_train_valid
 from zoo.engine.rundir.run_folder import claim_own_folder, release_folder
@@ -236,17 +237,20 @@ def test_an_interrupted_check_ends_with_130_and_goes_on(folder: Path, tmp_path: 
     bitmap = first.read_bytes()
     for number in range(1500):
         first.with_name(f"more{number}.bmp").write_bytes(bitmap[:-4] + number.to_bytes(4, "big"))
-    code = "import sys; from zoo.cli import main; main(sys.argv[1:])"
     words = ["data", "check", str(folder), "--out", str(tmp_path / "out"), "--skip", "labels,drift,shortcuts"]
-    command = [sys.executable, "-c", code, *words]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith("reading: 512"):
-                break
-        process.send_signal(signal.SIGINT)
-        rest = process.stderr.read()
-        assert process.wait(60) == 130, rest
+
+    def check() -> None:
+        sys.stderr = open(2, "w", buffering=1)  # noqa: SIM115  # for the life of the process
+        main(words)
+
+    log = tmp_path / "log"
+    child = fork(check, log)
+    while not (log.exists() and "reading: 512" in log.read_text()):
+        assert os.waitpid(child, os.WNOHANG) == (0, 0), log.read_text()
+        time.sleep(0.01)
+    os.kill(child, signal.SIGINT)
+    code, rest = ended(child), log.read_text()
+    assert code == 130, rest
     assert "the same command goes on" in rest
     assert not (tmp_path / "out" / "check.json").exists()
     assert list((tmp_path / "out" / "cache").glob("*.npz"))
