@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from zoo.errors import OptionError, OwnPartError
+from zoo.errors import OwnPartError, refusals
 from zoo.tasks.several import SeveralTasks
 from zoo.tasks.task import Task
 from zoo.tasks.thresholds import USUAL
@@ -134,11 +134,9 @@ def _named_metrics(metrics: Any, task: Task, faults: list[str]) -> tuple[Mapping
         kind = type(metrics).__name__
         faults.append(f"metrics is {kind}; give names, such as ['mcc'], or a mapping from a name to a function, such as {{'kappa': f}}")
         return {}, {}
-    try:
-        return {}, find_metrics(task.name, metrics)
-    except OptionError as error:
-        faults.append(str(error))
-        return {}, {}
+    found: dict[str, Metric] = {}
+    faults += refusals(lambda: found.update(find_metrics(task.name, metrics)))
+    return {}, found
 
 
 def _parameters(part: Any) -> list[Any]:
