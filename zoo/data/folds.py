@@ -59,7 +59,7 @@ def cross_validation_folds(table: Table, folds: Any = FOLDS, *, repeats: int = 1
         _check_whole_groups(table, folds, given, allow_leak=allow_leak)
         return given
     check_numbers(folds, repeats)
-    table = with_equal_in_groups(table, equal_samples(table))
+    table = with_equal_in_groups(table, equal_samples(table, checked=True))
     groups = _groups(table)
     targets = np.asarray(table.targets) if is_single_label(table) else None
     _check_enough(table, folds, targets, groups)

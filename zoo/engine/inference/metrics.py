@@ -23,7 +23,7 @@ from zoo.tasks.task import Task
 from zoo.tasks.thresholds import moved
 from zoo.trust import class_metrics, label_metrics
 from zoo.trust.conformal import least_samples
-from zoo.trust.metric_table import ALL, METRICS, Metric, find_metrics
+from zoo.trust.metric_table import ALL, METRICS, Metric, find_metrics, metric_names
 from zoo.trust.outcome import outcome_of
 
 log = logging.getLogger("zoo")
@@ -81,7 +81,7 @@ def wanted_metrics(
     faults, by_name = list[str](), tuple[str, ...]()
     if isinstance(metrics, str | list | tuple | set) and all(isinstance(name, str) for name in metrics):
         own: Mapping[str, Any] = find_metrics(model.task, metrics, model.num_classes)
-        by_name = tuple(name for name in ([metrics] if isinstance(metrics, str) else metrics) if name != ALL)
+        by_name = tuple(name for name in metric_names(metrics) if name != ALL)
     else:
         own = take_own_parts({"metrics": metrics}, find_task(model.task), faults).metrics
     if faults:
