@@ -39,6 +39,8 @@ def flags() -> Iterator[None]:
         ("solve_head=False trains it", "solve_head=False trains it"),
         ("seed is 'x', and the seed is 3", "--seed is 'x', and the seed is 3"),
         ("wrong:\n  - seed is -1\n  - out is missing", "wrong:\n  - --seed is -1\n  - out is missing"),
+        ("seed is for folds; a seed is for folds", "--seed is for folds; a seed is for folds"),
+        ("train one: adapt(labels=…) (zoo train --classes A,B).", "train one: zoo train --classes A,B."),
         ("rank() (zoo rank) has no option 'lr'", "zoo rank has no option 'lr'"),
         ("no file 'seed=3.csv' in 'my seed=3' or runs/seed=3", "no file 'seed=3.csv' in 'my seed=3' or runs/seed=3"),
         ("zoo.get('x', image_size=3)", "zoo.get('x', image_size=3)"),
