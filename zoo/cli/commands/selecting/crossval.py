@@ -80,9 +80,15 @@ def _foldable_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Return the settings of the folds.
 
     Raises:
-        OptionError: If the recipe is to be chosen, or as ``read_settings``.
+        OptionError: If the recipe is to be chosen, for a metric that the task does not have, or as ``read_settings``.
     """
+    from zoo.tasks.find import find_task
+    from zoo.trust.metric_table import METRICS, find_metrics
+
     settings = read_settings(options)
+    task = find_task(settings["task"])
+    if options.metric is not None and options.metric not in task.monitors and task.name in METRICS:
+        find_metrics(task.name, [options.metric])
     if "auto" in settings:
         raise OptionError("--recipe auto would choose anew in every fold; name the recipe, and compare two by zoo compare")
     return settings
@@ -143,7 +149,7 @@ def tables(found: CrossValidation) -> list[str]:
         lines.append([name, _interval(name, one), _cell(name, None if math.isnan(one.std) else one.std), _cell(name, together)])
     mean = "mean of the folds" if found.without_interval else "mean of the folds [95 %]"
     means = table(lines, ("metric", mean, "std", "out of fold"), right=(2, 3))
-    return [folds, means, *filter(None, [found.without_interval])]
+    return [folds, means, *filter(None, [found.without_interval, found.without_width])]
 
 
 def _interval(name: str, one: Summary) -> str:
