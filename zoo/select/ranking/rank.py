@@ -36,10 +36,10 @@ from zoo.select.ranking.opening import Tables, open_ranked
 from zoo.select.ranking.picture import draw_ranking
 from zoo.select.ranking.ranking import Ranking
 from zoo.select.ranking.search import Search
-from zoo.select.recipe_search.auto import each_message_once
 from zoo.select.recipe_search.halving import seconds_of
 from zoo.tasks.find import find_task
 from zoo.util.atomic_write import write_json
+from zoo.util.log_once import each_message_once
 from zoo.weights.hub import without_network
 
 log = logging.getLogger("zoo")
