@@ -259,6 +259,29 @@ def test_own_metrics_are_scikit_learns_and_choose_the_epoch(tmp_path: Path) -> N
     assert "kappa" in (tmp_path / "metrics.jsonl").read_text()
 
 
+def test_names_of_metrics_may_be_joined_by_commas_as_on_the_command_line(tmp_path: Path) -> None:
+    net, held_out = model(), images(12, seed=1)
+    run = net.fit(images(24), held_out, out=tmp_path, metrics="mcc, kappa", **FIT | {"epochs": 1})
+    assert {"mcc", "kappa"} <= set(run.metrics)
+    assert {"mcc", "kappa"} <= set(net.evaluate(held_out, metrics="mcc,kappa"))
+
+
+def test_a_metric_that_is_always_1_is_refused_before_training_with_the_number_of_classes(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    net, data = model(), images(24)
+    calls = (
+        lambda: net.fit(data, data, metrics=["top_9"], out=tmp_path / "run", **FIT),
+        lambda: net.evaluate(data, metrics="mcc,top_9"),
+        lambda: zoo.select.cross_validate(net, data, metrics=["top_9"], out=tmp_path / "cv", **FIT),
+        lambda: zoo.select.cross_validate(net, data, metric="top_9", out=tmp_path / "cv", **FIT),
+        lambda: zoo.select.tune(net, data, metrics="top_9", out=tmp_path / "tune", trials=1, quiet=True),
+    )
+    for call in calls:
+        with pytest.raises(OptionError, match="'top_9' is always 1, as the model has 3 classes"):
+            call()
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_own_metric_that_is_undefined_is_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = model().fit(images(24), images(12, seed=1), out=tmp_path, metrics={"ratio": lambda y, p: float("nan")}, **FIT | {"epochs": 3})
     assert all("ratio" not in record for record in run.history)

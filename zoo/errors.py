@@ -253,26 +253,54 @@ def _cut(text: str) -> str:
     return text if len(text) <= _MAX_EXAMPLE else f"{text[:_MAX_EXAMPLE]}…"
 
 
-def fault_list(headline: str, faults: Sequence[str], remedy: str = "") -> str:
-    """Return one message for many faults: the headline, a line per fault, the remedy."""
+class FaultList(str):
+    """The message of ``fault_list``, with its parts for a longer list.
+
+    Attributes:
+        faults: The faults, each of which names its culprit.
+        remedy: The last line, or nothing.
+    """
+
+    faults: Sequence[str] = ()
+    remedy = ""
+
+
+def fault_list(headline: str, faults: Sequence[str], remedy: str = "", *, culprit: str = "") -> FaultList:
+    """Return one message for many faults: the headline, a line per fault, the remedy.
+
+    Args:
+        headline: The first line, which a longer list leaves out.
+        faults: The faults.
+        remedy: The last line, or nothing.
+        culprit: What the faults are of, where only the headline names it: put before each in a longer list.
+    """
     lines = [headline, *(f"  - {fault}" for fault in faults)]
-    return "\n".join([*lines, remedy] if remedy else lines)
+    message = FaultList("\n".join([*lines, remedy] if remedy else lines))
+    message.faults, message.remedy = [f"{culprit}: {fault}" if culprit else fault for fault in faults], remedy
+    return message
+
+
+def faults_of(error: ZooError) -> tuple[list[str], str]:
+    """Return the faults that an error lists, or its message as the only one, and the remedy of the list, or nothing."""
+    message = error.args[0] if error.args else ""
+    return ([*message.faults], message.remedy) if isinstance(message, FaultList) else ([str(error)], "")
 
 
 def refusals(check: Callable[..., object], *arguments: object) -> list[str]:
-    """Return the ``OptionError`` that a check raises as a list with one fault; empty if it passes."""
+    """Return the faults of the ``OptionError`` that a check raises, the last one with the remedy; empty if it passes."""
     try:
         check(*arguments)
     except OptionError as error:
-        return [str(error)]
+        faults, remedy = faults_of(error)
+        return [*faults[:-1], f"{faults[-1]}. {remedy}" if remedy else faults[-1]]
     return []
 
 
 def check_together(headline: str, *checks: Callable[[], Any]) -> list[Any]:
-    """Run checks and return their results, or raise the error of the one that fails, or an ``OptionError`` with those of all that do.
+    """Run checks and return their results, or raise the error of the one that fails, or an ``OptionError`` with the faults of all that do.
 
     Args:
-        headline: The first line of the list.
+        headline: The first line of the list, in place of those of the lists that checks raise.
         *checks: Functions that raise a ``ZooError`` where something is wrong.
 
     Raises:
@@ -286,7 +314,9 @@ def check_together(headline: str, *checks: Callable[[], Any]) -> list[Any]:
         except ZooError as error:
             errors.append(error)
     if len(errors) > 1:
-        raise OptionError(fault_list(headline, [str(error).replace("\n", "\n  ") for error in errors])) from errors[0]
+        lists = [faults_of(error) for error in errors]
+        faults = dict.fromkeys(fault.replace("\n", "\n  ") for found, _ in lists for fault in found)
+        raise OptionError(fault_list(headline, list(faults), "\n".join(filter(None, (remedy for _, remedy in lists))))) from errors[0]
     if errors:
         raise errors[0]
     return results

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset, Subset, TensorDataset
 
 from tests.data.make import image
 from zoo.data.duplicates import content_keys
+from zoo.data.folds import cross_validation_folds
 from zoo.data.open import open_data, open_train_valid
 
 LABELS = [row % 2 for row in range(40)]
@@ -98,6 +99,15 @@ def test_contradicting_labels_are_told_with_and_without_validation_data(
     other = ([image(90), image(91)], ["a", "b"])
     open_train_valid((files[:1] * 2 + files[1:3], ["a", "b", "a", "b"]), other if given else False)
     assert "1 set of equal samples with contradicting labels" in caplog.text
+
+
+def test_equal_samples_are_told_once_by_a_cross_validation(files: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="zoo")
+    table, _ = open_train_valid((files[:1] * 2 + files[1:3] * 2, ["a", "b", "a", "b", "a", "b"]), False)
+    assert "side of the split" not in caplog.text, "nothing is divided here"
+    cross_validation_folds(table, 2)
+    assert caplog.text.count("3 samples repeat another one") == 1
+    assert caplog.text.count("1 set of equal samples with contradicting labels") == 1
 
 
 def test_an_image_that_is_still_open_is_its_file(files: list[str]) -> None:

@@ -339,3 +339,13 @@ def test_one_number_in_two_spellings_is_told_and_numbers_that_differ_in_the_last
 
 def test_a_long_name_of_digits_is_compared_in_a_time_that_grows_with_its_length() -> None:
     assert looks_alike(["9" * 200_000 + "x", "9" * 200_000 + "X"]) == [["9" * 200_000 + "x", "9" * 200_000 + "X"]]
+
+
+def test_numbers_that_are_all_the_same_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    pixels = np.zeros((6, 8, 8, 3), dtype=np.uint8)
+    open_data((pixels, [3.0] * 5 + [3.5]), task="regression")
+    assert not caplog.text
+    open_data((pixels, [3.0] * 6), task="regression")
+    assert "all 6 targets are 3: there is nothing to learn" in caplog.text
+    open_data((pixels, np.stack([np.arange(6.0), np.full(6, 2.5)], axis=1)), task="regression")
+    assert "all 6 targets of output 2 are 2.5" in caplog.text

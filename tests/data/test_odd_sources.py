@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.data.make import image
 from zoo.data.images.decode import decode
 from zoo.data.open import open_data, open_train_valid
 from zoo.errors import CorruptInputError, DataError
@@ -175,3 +176,12 @@ def test_a_column_that_starts_with_a_hash_is_no_comment(tmp_path: Path) -> None:
 def test_an_array_with_nan_is_told_as_such() -> None:
     with pytest.raises(CorruptInputError, match="48 values that are not finite, such as NaN"):
         decode(np.full((4, 4, 3), np.nan, np.float32), 3)
+
+
+def test_the_folder_of_a_run_is_no_data(tmp_path: Path) -> None:
+    image(1).save(tmp_path / "curves.png")
+    assert len(open_data(tmp_path)) == 1
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(DataError, match="is the folder of a run or a saved model, and no data"):
+        open_data(tmp_path)
+    assert len(open_data(tmp_path, labelled=False)) == 1, "its pictures may be predicted"

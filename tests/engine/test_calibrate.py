@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,40 @@ def test_a_saved_model_keeps_its_calibration_to_the_bit(tmp_path: Path) -> None:
     net.save(tmp_path / "saved", overwrite=True)
     assert not (tmp_path / "saved" / "calibration.safetensors").exists()
     assert zoo.load(tmp_path / "saved").calibration is None
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_data_in_memory_that_a_model_was_trained_on_are_told_when_it_is_calibrated_on_them(
+    held_out: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pixels, names = images(30)
+    tensors = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2), torch.tensor([NAMES.index(name) for name in names])
+    for number, data in enumerate(((pixels, names), torch.utils.data.TensorDataset(*tensors))):
+        net = model(3, labels=NAMES)
+        net.fit(data, None if held_out else False, recipe="linear-probe", batch_size=8, quiet=True, out=tmp_path / str(number))
+        caplog.clear()
+        net.calibrate((np.stack(pixels)[:, ::-1].copy(), names))
+        assert "was trained on these data" not in caplog.text
+        net.calibrate(data)
+        assert "was trained on these data" in caplog.text
+
+
+def test_a_model_is_calibrated_on_one_split_of_several(caplog: pytest.LogCaptureFixture) -> None:
+    pixels, names = images(30)
+    table = zoo.open_data((pixels, names), classes=NAMES)
+    net = model(3, labels=NAMES)
+    net.calibrate(replace(table, splits=("train",) * 20 + ("val",) * 10))
+    assert "30 samples calibrate the model, those of the training split too" in caplog.text
+
+
+def test_all_that_an_evaluation_cannot_do_is_told_at_once() -> None:
+    with pytest.raises(OptionError) as caught:
+        model(2, labels=("no", "yes")).evaluate(
+            images(12), specificity=2, intervals=3, sets=5, positive="y", batch_size=0, metrics=["mc"], thresholds=0.5
+        )
+    for part in ("specificity is 2", "intervals is 3", "positive is 'y'", "batch_size is 0", "'mc'", "thresholds are for labels"):
+        assert part in str(caught.value)
+    assert str(caught.value).count(":\n") == 1, "one headline"
 
 
 def test_a_model_that_was_saved_before_calibrations_existed_opens(tmp_path: Path) -> None:

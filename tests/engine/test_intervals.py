@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 from scipy.stats import binomtest
 
 from zoo.data.table import Table
-from zoo.engine.inference.confidence_intervals import drawn_metric, drawn_metrics, intervals, weighted_metrics
+from zoo.engine.inference.confidence_intervals import drawn_metric, drawn_metrics, exact_bound, exact_units, intervals, weighted_metrics
 from zoo.engine.inference.metrics import compute_metrics, drawn_groups
 from zoo.errors import DataError, OptionError
 from zoo.tasks.find import BUILTIN
@@ -120,6 +121,25 @@ def test_without_a_mistake_the_accuracy_has_the_exact_interval(caplog: pytest.Lo
     assert by_patient["accuracy_low"] == pytest.approx(binomtest(12, 12).proportion_ci(0.95, method="exact").low)
     all_wrong = intervals("single-label", -logits, targets, draws=50)
     assert [all_wrong["accuracy_low"], all_wrong["accuracy_high"]] == pytest.approx([0, 1 - exact.low])
+
+
+@pytest.mark.parametrize("units", [(24,), (12, 12), (5, 100), (5, 100, 100), (1, 1, 50), (3, 7, 9, 200), (0, 10)])
+def test_the_exact_bound_is_the_smallest_mean_of_shares_that_make_no_mistake_as_unlikely(units: tuple[int, ...]) -> None:
+    chance, n, start = np.log(0.025), np.array(units), np.full(len(units), 0.99)
+    likely = {"type": "ineq", "fun": lambda p: (n * np.log(np.maximum(p, 1e-12))).sum() - chance}
+    found = minimize(np.mean, start, constraints=[likely], bounds=[(1e-9, 1)] * len(units), options={"ftol": 1e-12, "maxiter": 2000})
+    assert exact_bound(units, 0.95) == pytest.approx(found.fun, abs=1e-6)
+
+
+def test_without_a_mistake_the_balanced_accuracy_has_an_exact_interval_by_class() -> None:
+    targets = np.array([0] * 5 + [1] * 100)
+    logits = np.where(targets, 1.0, -1.0)[:, None] * [-1, 1]
+    found = intervals("single-label", logits, targets, draws=50)
+    assert [found["balanced_accuracy_low"], found["balanced_accuracy_high"]] == pytest.approx([(0.025 ** (1 / 5) + 1) / 2, 1])
+    wrong = intervals("single-label", -logits, targets, draws=50)
+    assert [wrong["balanced_accuracy_low"], wrong["balanced_accuracy_high"]] == pytest.approx([0, 1 - found["balanced_accuracy_low"]])
+    assert exact_units("single-label", "balanced_accuracy", np.array([0, 0, 1, 1, 2]), list("aabbb")) == (1, 1, 0), "b counts for class 1"
+    assert exact_units("single-label", "macro_f1", targets, None) == ()
 
 
 def test_a_seed_gives_the_same_interval_and_chunks_of_draws_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

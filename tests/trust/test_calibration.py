@@ -145,4 +145,11 @@ def test_baselines_are_scikit_learns_dummies() -> None:
     assert of_numbers["random"]["r2"] == pytest.approx(-1, abs=0.1)
     labels = np.array([[1, 0, np.nan], [1, 0, 1], [1, 1, 0], [0, 0, np.nan]])
     assert baselines(MULTI, labels, ("a", "b", "c"), 3, {})["prior"]["micro_f1"] == pytest.approx(2 * 3 / (4 + 5))
-    assert baselines(BUILTIN["token-classification"], np.array([1, 2]), ("O",), 1, {}) == {}
+    targets = np.empty(2, dtype=object)
+    targets[:] = [np.array([2, 0, 1, 2]), np.array([2, 2])]
+    of_words = baselines(BUILTIN["token-classification"], targets, ("B-Disease", "I-Disease", "O"), 3, {})
+    shares = np.array([1, 1, 4]) / 6
+    assert of_words["prior"]["accuracy"] == pytest.approx(4 / 6)
+    assert of_words["prior"]["loss"] == pytest.approx(-(shares * np.log(shares)).sum())
+    assert of_words["prior"]["f1"] == 0
+    assert 0.1 < of_words["random"]["accuracy"] < 0.6, "the mean of 20 draws, about a third"

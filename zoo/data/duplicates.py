@@ -50,15 +50,45 @@ def content_keys(*tables: Table) -> list[list[Hashable]]:
     return [[key(item, table, row) for row, item in enumerate(_items(table))] for table in tables]
 
 
-def equal_samples(table: Table) -> Array | None:
+def equal_samples(table: Table, *, checked: bool = False) -> Array | None:
     """Return a number per sample, the same for samples of equal content; None if all differ.
 
     What is found is logged in one line, with samples whose labels contradict each other.
+
+    Args:
+        table: Labelled rows, which are to be divided.
+        checked: Whether ``warn_of_contradictions`` was called for them, so that those are not told again.
     """
     equal = equal_rows(table)
     if equal:
-        _report(table, equal)
+        more, against = sum(len(rows) - 1 for rows in equal), "" if checked else _contradictions(table, equal)
+        line = f"{table.source}: {count(more, 'sample')} {'repeats' if more == 1 else 'repeat'} another one; "
+        line += "they stay on one side of the split"
+        log.log(logging.WARNING if against else logging.INFO, "; ".join(filter(None, (line, against))))
     return equal_numbers(len(table), equal)
+
+
+def warn_of_contradictions(table: Table) -> None:
+    """Warn of samples of equal content whose labels contradict each other, in a table that is not to be divided, or not here."""
+    if against := _contradictions(table, equal_rows(table)):
+        log.warning("%s: %s", table.source, against)
+
+
+def samples_digest(*tables: Table) -> str:
+    """Return a digest of the labelled samples of tables in any order, by which the same ones are known again in another process.
+
+    Files count by the last two parts of their paths, as in ``summary``. It is empty where samples can only be had by running code of
+    the user's.
+    """
+    total = 0
+    for table in tables:
+        for row, item in enumerate(_items(table)):
+            path = "" if isinstance(item, _Origin) else _path_of(item, table)
+            key = "/".join(Path(path).parts[-2:]) if path else "" if isinstance(item, _Origin) else memory_key(item)
+            if not key:
+                return ""
+            total += int.from_bytes(hashlib.sha256(repr((key, _target(table, row))).encode()).digest(), "big")
+    return f"{total % 2**256:064x}"
 
 
 def equal_rows(table: Table) -> list[list[int]]:
@@ -94,14 +124,11 @@ def merged_groups(groups: Sequence[str], equal: Array) -> tuple[str, ...]:
     return tuple(repr(root(("group", group))) for group in groups)
 
 
-def _report(table: Table, equal: list[list[int]]) -> None:
-    more = sum(len(rows) - 1 for rows in equal)
-    line = f"{table.source}: {count(more, 'sample')} {'repeats' if more == 1 else 'repeat'} another one; they stay on one side of the split"
+def _contradictions(table: Table, equal: Sequence[list[int]]) -> str:
+    """Return how many sets of equal rows have labels that contradict each other, with some of them; empty if none has."""
     against = [rows for rows in equal if _contradict(table, rows)]
-    if against:
-        names = [f"{table.name_of(rows[0])} and {table.name_of(rows[1])}" for rows in against]
-        line += f"; {count(len(against), 'set')} of equal samples with contradicting labels: {examples(names)}"
-    log.log(logging.WARNING if against else logging.INFO, line)
+    names = [f"{table.name_of(rows[0])} and {table.name_of(rows[1])}" for rows in against]
+    return f"{count(len(against), 'set')} of equal samples with contradicting labels: {examples(names)}" if against else ""
 
 
 def _contradict(table: Table, rows: list[int]) -> bool:

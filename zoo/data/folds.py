@@ -15,7 +15,7 @@ from zoo.data.duplicates import equal_samples, merged_groups
 from zoo.data.split import is_single_label, normal_group
 from zoo.data.table import Array, Table
 from zoo.data.texts.encode import TextWindow
-from zoo.errors import DataError, LeakError, OptionError, count, examples
+from zoo.errors import DataError, LeakError, OptionError, count, examples, fault_list
 
 log = logging.getLogger("zoo")
 FOLDS = 5
@@ -59,7 +59,7 @@ def cross_validation_folds(table: Table, folds: Any = FOLDS, *, repeats: int = 1
         _check_whole_groups(table, folds, given, allow_leak=allow_leak)
         return given
     check_numbers(folds, repeats)
-    table = with_equal_in_groups(table, equal_samples(table))
+    table = with_equal_in_groups(table, equal_samples(table, checked=True))
     groups = _groups(table)
     targets = np.asarray(table.targets) if is_single_label(table) else None
     _check_enough(table, folds, targets, groups)
@@ -97,7 +97,7 @@ def check_numbers(folds: Any, repeats: Any) -> None:
     if not isinstance(repeats, int) or isinstance(repeats, bool) or repeats < 1:
         faults.append(f"repeats is {repeats!r}; it must be a whole number, 1 or more")
     if faults:
-        raise OptionError("; ".join(faults))
+        raise OptionError(faults[0] if len(faults) == 1 else fault_list("the folds cannot be made:", faults))
 
 
 def with_equal_in_groups(table: Table, equal: Array | None) -> Table:

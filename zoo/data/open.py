@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.duplicates import equal_samples
+from zoo.data.duplicates import warn_of_contradictions
 from zoo.data.leaks import check_leak
 from zoo.data.raw import Raw, ReadOptions, join
 from zoo.data.several import read_labelled
@@ -256,7 +256,7 @@ def _parsed(first: Raw, second: Raw, task: Task, classes: Sequence[str] | None) 
 
 def _checked(table: Table) -> Table:
     check_trainable(table)
-    equal_samples(table)  # logs labels that contradict each other
+    warn_of_contradictions(table)
     return table
 
 

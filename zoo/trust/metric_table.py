@@ -155,18 +155,23 @@ def on_request(task: str) -> list[str]:
     return [name for name, metric in METRICS.get(task, {}).items() if metric.compute is not None]
 
 
+def metric_names(names: str | Iterable[str]) -> list[str]:
+    """Return names that are given as a list, or as text with commas."""
+    return [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
+
+
 def find_metrics(task: str, names: str | Iterable[str], outputs: int | None = None) -> dict[str, Metric]:
     """Return the metrics that are asked for and not measured anyway, by name.
 
     Args:
         task: Name of the task.
-        names: Names of the table, ``top_K`` with a number, or ``all``.
+        names: Names of the table, ``top_K`` with a number, or ``all``; as a list, or as text with commas.
         outputs: Number of classes, if known.
 
     Raises:
         OptionError: Naming every name that the task does not have, with the nearest one.
     """
-    wanted = [names] if isinstance(names, str) else list(names)
+    wanted = metric_names(names)
     known, found, faults = METRICS.get(task, {}), dict[str, Metric](), list[str]()
     for name in wanted:
         if name == ALL:

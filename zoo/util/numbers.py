@@ -35,6 +35,13 @@ def nan_for_none(value: float | None) -> float:
     return math.nan if value is None else value
 
 
+def interval_text(metric: str, value: float, low: float | None, high: float | None) -> str:
+    """Return the value of a metric as text, ``0.9608``, or with its interval ``0.911 [0.862, 0.949]``, where it has one."""
+    if low is None or high is None:
+        return score_text(metric, value)
+    return "{} [{}, {}]".format(*(score_text(metric, each, 3) for each in (value, low, high)))
+
+
 def score_text(metric: str, value: float, places: int = 4) -> str:
     """Return the value of a metric as text, ``0.9608``; one in the unit of small targets with as many digits that count, ``1.279e-09``."""
     small = metric in _IN_UNITS and 0 < abs(value) < 0.01

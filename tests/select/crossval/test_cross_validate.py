@@ -138,7 +138,7 @@ def test_an_interrupted_cross_validation_goes_on_at_the_unfinished_fold(tmp_path
 
 def test_another_option_data_or_division_is_refused_all_at_once(tmp_path: Path) -> None:
     validated(tmp_path / "cv", folds=2)
-    with pytest.raises(SavedModelError, match=r"(?s)batch_size was 8 and is 4.*folds was 2 and is 4.*sha256"):
+    with pytest.raises(SavedModelError, match=r"(?s)batch_size was 8 and is 4.*folds was 2 and is 4\nGive"):
         validated(tmp_path / "cv", folds=4, batch_size=4, resume=True)
     with pytest.raises(SavedModelError, match="samples was 40 and is 36"):
         validated(tmp_path / "cv", folds=2, data=images(36), resume=True)

@@ -9,6 +9,8 @@ import pytest
 
 import zoo
 from tests.select.command_line import folder_of_images, run
+from zoo.cli.commands.selecting.crossval import tables
+from zoo.select.crossval.result import CrossValidation, FoldResult
 
 
 @pytest.mark.usefixtures("toys")
@@ -46,6 +48,14 @@ def test_a_metric_on_request_is_measured_and_compared_in_its_direction(tmp_path:
     assert told["metric"] == "brier"
     (pair,) = told["pairs"]
     assert pair["better"] == (pair["first"] if pair["difference"] < 0 else pair["second"]), "the lowest Brier score is the best"
+
+
+def test_folds_of_equal_scores_are_not_taken_as_certain(tmp_path: Path) -> None:
+    folds = tuple(FoldResult(number, 0, 8, 4, {"accuracy": 1.0, "loss": 0.1 * number}, 1.0) for number in range(3))
+    said = CrossValidation(folds, "accuracy", {}, tmp_path)
+    assert said.without_width.startswith("no fold differs from another in accuracy:")
+    assert said.without_width in tables(said)
+    assert not CrossValidation(folds[:2], "accuracy", {}, tmp_path).without_width, "two folds have no interval"
 
 
 @pytest.mark.usefixtures("toys")

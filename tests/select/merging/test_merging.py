@@ -115,6 +115,23 @@ def test_the_folds_of_a_cross_validation_are_candidates(tmp_path: Path, toys: An
     assert difference({first: values(zoo.load(tmp_path / "soup"))[first]}, {first: values(net)[first]}) < 1e-6, "the backbone was frozen"
 
 
+def test_all_that_is_wrong_is_told_at_once(runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model(labels=["a", "b", "c"]).save(tmp_path / "classes")
+    words = [*runs[:1], str(tmp_path / "classes"), str(tmp_path / "run-8"), str(tmp_path / "other"), "--metric", "acuracy", "--window", "3"]
+    for command in ("soup", "ensemble"):
+        with pytest.raises(SystemExit) as done:
+            main([command, *words])
+        assert done.value.code == 2
+        told = capsys.readouterr().err.splitlines()
+        for part in ("labels is", "run-8'", "other'", "--window '3'", "--metric is 'acuracy'", "--valid is missing", "--out is missing"):
+            assert sum(part in line for line in told) == 1, part
+    with pytest.raises(OptionError) as caught:
+        zoo.select.soup(runs, tmp_path / "nowhere", out=runs[0], batch_size=0, precision="fp64", metrics=["mcc"], batchsize=3)
+    for part in ("nowhere", "not empty", "batch_size is 0", "fp64", "metric=…", "did you mean 'batch_size'"):
+        assert part in str(caught.value)
+    assert str(caught.value).count(":\n") == 1, "one headline"
+
+
 def test_other_backbones_and_classes_are_refused_with_all_differences(runs: list[str], tmp_path: Path) -> None:
     model(labels=["a", "b", "c"]).save(tmp_path / "classes")
     model(head="mlp", labels=LABELS).save(tmp_path / "mlp")

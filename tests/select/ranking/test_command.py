@@ -57,6 +57,18 @@ def test_a_saved_model_that_is_the_best_is_trained(run: Callable[..., tuple[int,
     assert zoo.load(tmp_path / "out" / "train").num_classes == 2
 
 
+def test_an_option_out_of_range_is_told_as_the_rankings_own(run: Callable[..., tuple[int, str, str]], photos: Path) -> None:
+    code, _, told = run(photos, "--candidates", "glyphnet", "--image-size", "0", "--set", "monitor=r2", "--set", "lr=1")
+    assert code == 2
+    assert "recipe" not in told
+    assert "zoo rank has no option 'lr'" in told
+    code, _, told = run(photos, "--candidates", "glyphnet", "--image-size", "0", "--set", "monitor=r2")
+    assert code == 2
+    assert "recipe" not in told
+    for part in ("a ranking cannot run", "--image-size is 0", "monitor is 'r2'"):
+        assert part in told
+
+
 def test_json_is_one_document_and_a_second_call_needs_another_folder(
     run: Callable[..., tuple[int, str, str]], photos: Path, tmp_path: Path
 ) -> None:

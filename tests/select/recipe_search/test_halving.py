@@ -96,3 +96,8 @@ def test_candidates_that_train_the_same_groups_are_one() -> None:
     assert [one.name for one in candidates(default, 4)] == ["probe", "top", "lora", "layer-decay"]
     assert [one.name for one in candidates(default, 2)] == ["probe", "half", "lora", "layer-decay"]
     assert [one.name for one in candidates(default, 12, 6)] == ["probe", "top", "lora", "layer-decay"]
+
+
+def test_errors_in_the_unit_of_small_targets_keep_their_digits() -> None:
+    chosen = choose([result("probe", 2.5e-9), result("full", 1.25e-9)], "mae", lower=True)
+    assert "mae 1.25e-09 against 2.5e-09" in chosen.reason

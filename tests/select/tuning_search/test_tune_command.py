@@ -11,8 +11,10 @@ import pytest
 import zoo
 from tests.select.command_line import folder_of_images, run
 from tests.select.tuning_search.test_tune import study_in
-from zoo.cli.commands.selecting.tune import _without, searched
+from zoo.cli.commands.selecting.tune import _without, searched, trial_table
+from zoo.engine.rundir.run_folder import Run
 from zoo.errors import OptionError
+from zoo.select.tuning_search.result import TrialResult, Tuning
 
 pytest.importorskip("optuna")
 
@@ -59,14 +61,41 @@ def test_mistakes_are_usage_errors(tmp_path: Path, capsys: pytest.CaptureFixture
         ("--workers", "0"): "1 or more",
         ("--join",): "--out",
         ("--budget", "soon"): "duration",
-        ("--trials", "0"): "trials is 0",
+        ("--trials", "0"): "--trials is 0",
     }.items():
         assert run(*start, *words) == 2
         assert told in capsys.readouterr().err
     assert run(*start, "--search", "lrr=1..2", "--only", "batchsize", "--workers", "0", "--trials", "0", "--set", "epoch=1") == 2
     told_at_once = capsys.readouterr().err
-    for part in ("did you mean 'lr'", "did you mean 'batch_size'", "--workers is 0", "trials is 0", "did you mean 'epochs'"):
+    for part in ("did you mean 'lr'", "did you mean 'batch_size'", "--workers is 0", "--trials is 0", "did you mean 'epochs'"):
         assert part in told_at_once
+
+
+def test_mistakes_of_all_kinds_stand_in_one_list_without_headlines_between(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "own.toml"
+    config.write_text("epoch = 3\nlearning = 1\n")
+    words = ("--config", str(config), "--search", "lrr=1..2", "--trials", "0", "--workers", "0", "--join")
+    assert run("tune", "zoo/glyfnet", str(tmp_path), *words) == 2
+    headline, *lines = capsys.readouterr().err.splitlines()
+    faults = [line for line in lines if line.startswith("  - ")]
+    assert headline == "error: this search cannot run:"
+    assert [line for line in lines if line.startswith("    ")] == [], "no list stands inside the list"
+    assert sum(str(config) in fault for fault in faults) == 2, "each fault names its file, as the headline of its own list did"
+    assert any("did you mean 'zoo/glyphnet'" in fault for fault in faults)
+    assert len(lines) - len(faults) == 2, "the remedies of two lists stand at the end"
+    assert lines[-1].startswith("Such as")
+    assert run("tune", "zoo/glyphnet", str(tmp_path), "--nested", "1", "--workers", "2", "--trials", "0") == 2
+    told = capsys.readouterr().err
+    for part in ("--nested is 1", "--workers: ", "--trials is 0"):
+        assert told.count(part) == 1
+
+
+def test_errors_in_the_unit_of_small_targets_keep_their_digits(tmp_path: Path) -> None:
+    trials = (TrialResult(0, "complete", 2.5e-9, "full", {}, 1.0, default=True), TrialResult(1, "complete", 1.25e-9, "full", {}, 1.0))
+    found = Tuning(trials, Run([], {}, tmp_path, 1, "mae"), trials[1], "mae", lower=True, dir=tmp_path)
+    for told in (found.verdict, trial_table(found)):
+        assert "1.25e-09" in told
+        assert "2.5e-09" in told
 
 
 def test_a_search_without_held_out_samples_names_a_remedy_that_it_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

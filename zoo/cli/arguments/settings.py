@@ -220,9 +220,9 @@ def _read(path: Path, options: Iterable[str]) -> dict[str, Any]:
     faults += [_fault(key, content[key]) for key in PLAIN if key in content]
     faults = list(filter(None, faults))
     if faults:
-        raise OptionError(
-            fault_list(f"the config {str(path)!r} has {count(len(faults), 'fault')}", faults, f"The keys are: {', '.join(known)}")
-        )
+        culprit = f"the config {str(path)!r}"
+        headline = f"{culprit} has {count(len(faults), 'fault')}"
+        raise OptionError(fault_list(headline, faults, f"The keys are: {', '.join(known)}", culprit=culprit))
     return content
 
 

@@ -11,6 +11,7 @@ from zoo.cli.arguments.pass_options import labelled_options, labelled_settings
 from zoo.cli.commands.training import DATA
 from zoo.cli.commands.using import MODEL
 from zoo.cli.output.stdout import Output, show_log, table
+from zoo.util.numbers import score_text
 from zoo.util.start_up import uncollected
 
 
@@ -54,5 +55,5 @@ def calibrate(options: argparse.Namespace, out: Output) -> None:
         return
     print(f"{folder}: calibrated on {found.samples} samples, for prediction sets of up to {found.highest_level:.4g}")
     if found.before:
-        rows = ((name, f"{value:.4f}", f"{found.after[name]:.4f}") for name, value in found.before.items())
+        rows = ((name, score_text(name, value), score_text(name, found.after[name])) for name, value in found.before.items())
         print(f"temperature {found.temperature:.4g}", table(rows, ("metric", "before", "after"), right=(1, 2)), sep="\n")

@@ -11,7 +11,7 @@ from zoo.cli.arguments.parser import Commands
 from zoo.cli.commands.training import DATA
 from zoo.cli.output.stdout import Output, show_log
 from zoo.cli.output.terminal import terminal_width
-from zoo.errors import LeakError, printable
+from zoo.errors import LeakError, count, printable
 
 if TYPE_CHECKING:
     from zoo.select.audit.findings.finding import Audit
@@ -93,7 +93,7 @@ def check(options: argparse.Namespace, out: Output) -> None:
 def _report(audit: Audit) -> str:
     width = min(terminal_width(), WIDTH)
     splits = ", ".join(f"{name} {number}" for name, number in audit.splits.items())
-    lines = [f"{audit.source}: {sum(audit.splits.values())} samples ({splits}), read as {audit.reads}"]
+    lines = [f"{audit.source}: {count(sum(audit.splits.values()), 'sample')} ({splits}), read as {audit.reads}"]
     entries: list[tuple[str, str]] = [(finding.level, f"{finding.check}: {finding.message}") for finding in audit.findings]
     entries += [("left out", f"{part}: {reason}") for part, reason in audit.left_out.items()]
     for level, message in [*([] if audit.findings else [("clean", "nothing was found")]), *entries]:

@@ -80,7 +80,7 @@ def evaluate(options: argparse.Namespace, out: Output) -> None:
         check_exists(Path(path))
     if options.confusion == TERMINAL and config.num_classes > PRINTED:
         raise OptionError(f"--confusion prints at most {PRINTED} classes, and the model has {config.num_classes}; give it a file")
-    _check_kind(options, config.task)
+    _check_kind(options, config.task, config.num_classes)
     files, given = {} if rank() else _files(options), _settings(options)
     launch_ranks(options.words, options.num_processes)
     if not (options.json or options.quiet or rank()):
@@ -135,7 +135,7 @@ def _needed_extras(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
             yield "plots", f"--{name} FILE.png"
 
 
-def _check_kind(options: argparse.Namespace, task: str) -> None:
+def _check_kind(options: argparse.Namespace, task: str, outputs: int) -> None:
     """Check before torch is imported that the task has what is asked for.
 
     Raises:
@@ -152,7 +152,7 @@ def _check_kind(options: argparse.Namespace, task: str) -> None:
         raise OptionError(
             f"{', '.join(asked)}: for one task, and the model has several; in Python: model.evaluate(data).of({kind.names[0]!r})"
         )
-    find_metrics(task, settings.names(options.metrics, "--metrics") or ())
+    find_metrics(task, settings.names(options.metrics, "--metrics") or (), outputs)
     if options.selective is not None and "aurc" not in METRICS.get(task, {}):
         raise OptionError(f"--selective is for one class per sample; the task is {task}")
     if options.per_class and not kind.has_classes:

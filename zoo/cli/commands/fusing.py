@@ -13,6 +13,7 @@ from zoo.cli.output.stdout import Output, claim_file, metrics_line, table
 from zoo.cli.output.terminal import page, terminal_width
 from zoo.declare import OVERFLOWS
 from zoo.errors import OptionError, count, examples, printable
+from zoo.util.numbers import score_text
 
 if TYPE_CHECKING:
     from zoo.transfer import Fusion
@@ -87,7 +88,7 @@ def fuse(options: argparse.Namespace, out: Output) -> None:
             {"dir": str(folder), "classes": list(found.classes), "metrics": metrics, "scores": dict(found.scores), "verdict": found.verdict}
         )
         return
-    rows = [[name, f"{value:.4f}"] for name, value in found.scores.items()]
+    rows = [[name, score_text(found.monitor, value)] for name, value in found.scores.items()]
     parts = table(rows, ("held-out rows, by", found.monitor), right=(1,)) + "\n" if rows else ""
     print(*filter(None, (parts, metrics_line(metrics) if metrics else "", str(folder))), sep="\n")
 
@@ -204,7 +205,7 @@ def show_fused(options: argparse.Namespace, out: Output) -> None:
         "features": f"{record['dim']} wide",
         "task": f"{record['task']}, {count(len(record['classes']), 'class')}: {examples(record['classes'], 8)}",
         "columns": ", ".join(f"{role}={name}" for role, name in record["columns"].items()),
-        "scores": ", ".join(f"{name} {value:.4f}" for name, value in record["scores"].items()),
+        "scores": ", ".join(f"{name} {score_text(record['monitor'], value)}" for name, value in record["scores"].items()),
         "scored by": record["monitor"] if record["scores"] else "",
         "verdict": record["verdict"],
     }

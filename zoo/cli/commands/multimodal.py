@@ -9,6 +9,7 @@ from zoo.cli.arguments.parser import Commands
 from zoo.cli.arguments.pass_options import labelled_options, labelled_settings
 from zoo.cli.output.stdout import Output, table
 from zoo.errors import OptionError
+from zoo.util.numbers import score_text
 
 ZERO_SHOT = "a classifier of images from the names of classes and a dual encoder such as CLIP, without training"
 WISE_FT = "values between those of a zero-shot model and of the same model after fine-tuning"
@@ -77,5 +78,5 @@ def wise_ft(options: argparse.Namespace, out: Output) -> None:
     if options.json:
         out.json(found.record() | {"dir": str(found.dir)})
         return
-    rows = [[f"{each:g}{'*' * (each == found.alpha)}", f"{score:.4f}"] for each, score in found.scores.items()]
+    rows = [[f"{each:g}{'*' * (each == found.alpha)}", score_text(found.metric, score)] for each, score in found.scores.items()]
     print(*([table(rows, ("alpha", found.metric), right=(1,))] if rows else [f"alpha {found.alpha:g}"]), str(found.dir), sep="\n\n")

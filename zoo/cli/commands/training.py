@@ -161,7 +161,8 @@ def candidate_table(run: Run) -> str:
         rows.append([row["name"] + mark, row["epochs"], score, in_time_units(row["seconds"]), size, format_parameters(row["trained"])])
     lines = [table(rows, ["candidate", "epochs", name, "time", "memory", "trained"], right=(1, 3, 4, 5))]
     alone = run.candidates[0]["score"]  # of the probe, whose head the others begin with
-    heads = [f"{row['name']} ({row['tuned']:.4f})" for row in run.candidates[1:] if row.get("tuned") is not None and row["score"] == alone]
+    equal = [row for row in run.candidates[1:] if row.get("tuned") is not None and row["score"] == alone]
+    heads = [f"{row['name']} ({score_text(name, row['tuned'])})" for row in equal]
     if heads:
         lines.append(textwrap.fill(f"no epoch of tuning was better than the head alone: {', '.join(heads)}", 80))
     lines += [textwrap.fill(f"{row['name']}: {row['note']}", 80) for row in run.candidates if row["note"]]

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TextIO
 
 from zoo.cli.output.wording import as_typed
 from zoo.errors import OptionError, OutputExistsError, OutputPermissionError, printable
-from zoo.util.numbers import score_text
+from zoo.util.numbers import interval_text
 
 
 class Output(NamedTuple):
@@ -60,11 +60,7 @@ def format_metrics(metrics: Mapping[str, float]) -> dict[str, str]:
     """Return metrics as text by name: ``0.9608``, or ``0.911 [0.862, 0.949]`` where there is an interval (``NAME_low``, ``NAME_high``)."""
     found = {}
     for name, value in metrics.items():
-        low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
-        if low is None or high is None:
-            found[name] = score_text(name, value)
-        else:
-            found[name] = "{} [{}, {}]".format(*(score_text(name, each, 3) for each in (value, low, high)))
+        found[name] = interval_text(name, value, metrics.get(f"{name}_low"), metrics.get(f"{name}_high"))
     ends = {f"{name}_{end}" for name in metrics for end in ("low", "high") if {f"{name}_low", f"{name}_high"} <= metrics.keys()}
     return {name: text for name, text in found.items() if name not in ends}
 

@@ -13,11 +13,13 @@ _VALUE = r"\{[^{}]*\}|\([^()]*\)|\[[^\[\]]*\]|'[^'\n]*'|(?:[^\s,;:()'\[\]{}]*[^\
 _OPTION = rf"(?P<name>[a-z][a-z_]*)=(?P<value>{_VALUE})"
 _FLAG = r"--[a-z][a-z-]*[^()\n]*"
 # Names in quotes, and whole calls such as zoo.get(NAME, weights=False), stay as they are.
-_KEPT = rf"(?<![\w=])'[^'\n]*'(?!\w)|(?<!\w)[\w.]+\((?:[^()\n]|\([^()\n]*\))*\)(?: \((?P<for_call>{_FLAG})\))?"
+_KEPT = rf"(?<![\w=])'[^'\n]*'(?!\w)|(?<!\w)[\w.]+\((?:[^()\n]|\([^()\n]*\))*\)(?: \((?P<for_call>{_FLAG}|zoo [a-z]+[^()\n]*)\))?"
 _FORMS = re.compile(
     rf"{_KEPT}|(?<![\w/.=-]){_OPTION}(?: \((?P<flag>{_FLAG})\)|, on the command line (?P<words>--[a-z-]+ \S+))?"
     rf"|(?<![\w/.=-])(?P<word>[a-z][a-z_]*) \((?P<same>--(?P=word))\)|\((?P<also>[a-z]+), (?P<pair>--(?P=also))\)"
     r"|(?<![\w/.=-])(?P<fact>[a-z]+(?:_[a-z]+)+)(?= is )"
+    r"|(?:^|(?<=- ))(?P<subject>[a-z]+)(?= is (?:for |['\d(\[-]))",  # of one word, which in the middle of a sentence may be any
+    re.MULTILINE,
 )
 _WRITTEN = re.compile(r"'[^'\n]*'|-?\d[\d.e+-]*")  # values that are written in the same way on the command line
 _SWITCHED = ("True", "False")
@@ -58,8 +60,8 @@ def _form(match: re.Match[str]) -> str:
         return f"({match['pair']})"
     if match["same"] or match["for_call"]:
         return match["same"] or match["for_call"]
-    if match["fact"]:
-        return _own_flag(match["fact"], "") or match[0]
+    if fact := match["fact"] or match["subject"]:
+        return _own_flag(fact, "") or match[0]
     if not match["name"]:
         return match[0]
     named, value = match["flag"] or match["words"], match["value"]

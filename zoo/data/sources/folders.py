@@ -39,6 +39,8 @@ def read_folder(folder: Path, options: ReadOptions) -> Raw:
     Raises:
         DataError: If there is no image.
     """
+    if options.labelled is not False:
+        _refuse_model(folder)
     subfolders = _subfolders(folder)
     names = {name.lower() for name in subfolders}
     if names and (names <= SPLITS or {split_word(name) for name in names} >= {"train", "valid"}):
@@ -49,6 +51,16 @@ def read_folder(folder: Path, options: ReadOptions) -> Raw:
     if not raw.inputs:
         raise _no_image(folder, f", also in its {len(subfolders)} subfolders")
     return raw
+
+
+def _refuse_model(folder: Path) -> None:
+    """Refuse the folder of a run or of a saved model, whose pictures are curves.
+
+    Raises:
+        DataError: If it is one.
+    """
+    if (folder / "run.json").is_file() or all((folder / name).is_file() for name in ("config.json", "model.safetensors")):
+        raise DataError(f"{str(folder)!r} is the folder of a run or a saved model, and no data; give an image folder or a table")
 
 
 def _read_part(folder: Path, subfolders: dict[str, str], options: ReadOptions, *, by_class: bool) -> Raw:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from zoo.data.duplicates import samples_digest
 from zoo.data.open import open_data
 from zoo.data.table import Table
 from zoo.engine.inference.all_outputs import run_whole
+from zoo.engine.inference.evaluate import log_splits
 from zoo.engine.inference.inference_options import InferenceOptions, inputs_in_use
 from zoo.engine.loading.sources import channels_of, check_targets, reads, table_digest
 from zoo.errors import DataError, OptionError, count
@@ -99,8 +101,9 @@ def calibrate(
     )
     check_targets(model, table)
     inputs_in_use(model, table, chosen)
+    log_splits(table, split, "calibrate the model")
     digest = table_digest(table)
-    _warn(model, table, digest)
+    _warn(model, table, {digest, samples_digest(table)})
     found = run_whole(model, table, model.outputs_and_features, chosen)
     good = [row for row in range(len(table)) if row not in found.errors]
     outputs, targets = found.values[good].astype(np.float64), np.asarray(table.select(good).targets)
@@ -114,8 +117,8 @@ def calibrate(
     return _result(task, calibration, logits, targets)
 
 
-def _warn(model: TaskModel, table: Table, digest: str) -> None:
-    if digest in model.trained_on:
+def _warn(model: TaskModel, table: Table, digests: Collection[str]) -> None:
+    if any(digest in model.trained_on for digest in digests):
         log.warning(
             "%s: the model was trained on these data, on which it is surer and more often right than on others; "
             "its probabilities and sets will promise too much: calibrate on data that it has not seen",

@@ -17,7 +17,7 @@ from zoo.errors import DataError, OptionError
 from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
 from zoo.tasks.thresholds import moved
-from zoo.trust.metric_table import Metric, is_share
+from zoo.trust.metric_table import LIKELIEST, Metric, is_share
 from zoo.trust.outcome import outcome_of
 
 log = logging.getLogger("zoo")
@@ -73,42 +73,75 @@ def intervals(
     check_level(task, level)
     drawing: dict[str, Any] = {"groups": groups, "draws": draws, "seed": seed, "thresholds": thresholds}
     drawn = drawn_metrics(task, logits, targets, more=more, **drawing)
-    number = drawn_units(len(logits), groups)
     result: dict[str, float] = {}
     for name, values in drawn.items():
-        if (ends := interval_of(values, level, of=number if is_share(task, name) else 0)) is not None:
+        if (ends := interval_of(values, level, units=exact_units(task, name, targets, groups))) is not None:
             result |= {f"{name}_low": ends[0], f"{name}_high": ends[1]}
     if "accuracy" in drawn and is_share(task, "accuracy") and np.all(drawn["accuracy"] == 1):
         log.warning(
             "no sample is predicted wrongly, which draws cannot vary: the interval of the accuracy is the exact one of %d %s (Clopper and "
-            "Pearson 1934), those of other metrics may have no width, which does not make them certain",
-            number,
+            "Pearson 1934), and that of the balanced accuracy too (Buehler 1957); those of other metrics may have no width, which does not "
+            "make them certain",
+            *exact_units(task, "accuracy", targets, groups),
             "samples" if groups is None else "groups",
         )
     return result
 
 
-def drawn_units(samples: int, groups: Sequence[str] | None) -> int:
-    """Return how many things a bootstrap draws from: groups where there are some, else samples."""
-    return samples if groups is None else len(set(groups))
+def exact_units(task: str, metric: str, targets: Array, groups: Sequence[str] | None) -> tuple[int, ...]:
+    """Return how many samples, or groups where there are some, each share was measured on whose mean a metric is.
+
+    That is one number for the accuracy, one per class for the balanced accuracy, and none for other metrics. A group with samples of
+    several classes counts for the rarest of them alone: it is no likelier to be right as a whole than in its samples of that class.
+    """
+    if is_share(task, metric):
+        return (len(targets) if groups is None else len(set(groups)),)
+    if task not in LIKELIEST or metric != "balanced_accuracy":
+        return ()
+    names = np.arange(len(targets)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    pairs = np.unique(np.stack([names, np.asarray(targets, dtype=np.int64)]), axis=1)  # each class of each group once
+    kinds, counts = np.unique(pairs[1], return_counts=True)
+    ranks = np.argsort(np.argsort(counts, kind="stable"))[np.searchsorted(kinds, pairs[1])]
+    rarest = np.full(pairs[0].max() + 1, len(kinds))
+    np.minimum.at(rarest, pairs[0], ranks)
+    return tuple(np.bincount(rarest[np.unique(pairs[0])], minlength=len(kinds)).tolist())
 
 
-def interval_of(draws: npt.ArrayLike, level: float = LEVEL, *, of: int = 0) -> tuple[float, float] | None:
+def exact_bound(units: Sequence[int], level: float) -> float:
+    """Return the lower end of the exact interval of a mean of shares without a mistake.
+
+    It is the smallest mean of true shares p with which no mistake among ``units`` has the probability (1 - level) / 2, the product of
+    the p ** units (Buehler 1957); of one share that is the interval of Clopper and Pearson (1934). At the smallest mean each p is
+    proportional to its units, or 1.
+    """
+    sizes = np.sort([float(number) for number in units if number])
+    ones = 0  # the shares of the most units, which would be above 1
+
+    def scale() -> float:
+        free = sizes[: len(sizes) - ones]
+        return float(np.exp((np.log((1 - level) / 2) - (free * np.log(free)).sum()) / free.sum()))
+
+    while scale() * sizes[-1 - ones] > 1:
+        ones += 1
+    return float((scale() * sizes[: len(sizes) - ones].sum() + ones) / len(units))
+
+
+def interval_of(draws: npt.ArrayLike, level: float = LEVEL, *, units: Sequence[int] = ()) -> tuple[float, float] | None:
     """Return the percentiles that hold the share ``level`` of the draws that are finite; None without any.
 
     Args:
         draws: A metric in each draw.
         level: Share of the draws inside the interval, in (0, 1).
-        of: Number of samples, or groups, of a metric that ``is_share``. Where all are right, or all wrong, draws do not vary, and the
-            interval is the exact one (Clopper and Pearson 1934): 0.95 of 48 right ones is [0.926, 1]. 0 takes the percentiles always.
+        units: What ``exact_units`` returns. Where all samples are right, or all wrong, draws do not vary, and the interval of such a
+            metric is the exact one, see ``exact_bound``: 0.95 of 48 right ones is [0.926, 1]. Empty takes the percentiles always.
     """
     values = np.asarray(draws, dtype=np.float64)
     values = values[np.isfinite(values)]
     if not len(values):
         return None
     least, most = float(values.min()), float(values.max())
-    if of and least == most and least in (0.0, 1.0):
-        bound = ((1 - level) / 2) ** (1 / of)
+    if units and least == most and least in (0.0, 1.0):
+        bound = exact_bound(units, level)
         return (bound, 1.0) if least else (0.0, 1 - bound)
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2]).tolist()
     return low, high

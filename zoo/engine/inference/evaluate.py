@@ -21,7 +21,7 @@ from zoo.engine.inference.metrics import measure, wanted_metrics
 from zoo.engine.inference.result_columns import Decoder, decoder_of
 from zoo.engine.loading.sources import channels_of, check_targets, reads, table_digest
 from zoo.engine.runtime.signals import StopFlag, Stopped, stop_signals
-from zoo.errors import InterruptedRunError, OptionError, did_you_mean, examples
+from zoo.errors import InterruptedRunError, OptionError, check_together, did_you_mean, examples
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 from zoo.tasks.thresholds import Wanted
@@ -105,18 +105,14 @@ def evaluate(
         DataError: If the data have no labels, or labels outside the model's.
         OptionError: If ``intervals`` or ``specificity`` is out of range, or the task has none.
     """
-    wanted = wanted_metrics(model, metrics, intervals=intervals, specificity=specificity, sensitivity=sensitivity)
-    decoder = decoder_of(model, thresholds, sets=sets)
-    options = InferenceOptions(
-        window=window,
-        overflow=overflow,
-        image_size=image_size,
-        batch_size=batch_size,
-        workers=workers,
-        device=device,
-        precision=precision,
-        on_error=on_error,
-        quiet=quiet,
+    how: dict[str, Any] = {"window": window, "overflow": overflow, "image_size": image_size, "batch_size": batch_size, "workers": workers}
+    how |= {"device": device, "precision": precision, "on_error": on_error, "quiet": quiet}
+    wanted, decoder, options, _ = check_together(
+        "a model cannot be measured with these:",
+        lambda: wanted_metrics(model, metrics, intervals=intervals, specificity=specificity, sensitivity=sensitivity),
+        lambda: decoder_of(model, thresholds, sets=sets),
+        lambda: InferenceOptions(**how),
+        lambda: None if positive is None or not model.labels else _turned(model, model.labels, positive),
     )
     opening: dict[str, Any] = {"split": split, "columns": columns, "label_columns": label_columns, "uncertain": uncertain, "root": root}
     opening |= {"drop_other_classes": drop_other_classes, "keep_unreadable": options.skip, "default_split": "test"}
@@ -126,7 +122,7 @@ def evaluate(
                 data, labelled=True, task=model.task, classes=model.labels, reads=reads(model), channels=channels_of(model), **opening
             )
             check_targets(model, table)
-            _log_splits(table, split)
+            log_splits(table, split, "are measured")
             inputs_in_use(model, table, options)
             turned = positive is not None and _turned(model, table.classes, positive)
         check_same_inputs(ranks, table)
@@ -139,13 +135,19 @@ def evaluate(
     return found
 
 
-def _log_splits(table: Table, split: str | None) -> None:
-    """Warn where samples of a training split are measured with others, which flatters the metrics."""
+def log_splits(table: Table, split: str | None, verb: str) -> None:
+    """Warn where samples of a training split are measured with others, which flatters the metrics.
+
+    Args:
+        table: The rows.
+        split: The split that was asked for; None for all.
+        verb: What all samples do, such as ``are measured``.
+    """
     found = Counter(table.splits or ())
     if split is None and "train" in found and len(found) > 1:
         some = ", ".join(f"{name} ({number})" for name, number in found.items())
-        line = "%s: all %d samples are measured, those of the training split too: %s; split='val' (--split) measures one"
-        log.warning(line.replace("'val'", repr(next(name for name in found if name != "train"))), table.source, len(table), some)
+        line = "%s: all %d samples %s, those of the training split too: %s; split='val' (--split) takes one"
+        log.warning(line.replace("'val'", repr(next(name for name in found if name != "train"))), table.source, len(table), verb, some)
 
 
 def _run(model: TaskModel, table: Table, options: InferenceOptions, ranks: Ranks) -> AllOutputs:

@@ -97,7 +97,7 @@ class Evaluation(dict[str, float]):
     def baselines(self) -> dict[str, dict[str, float]]:
         """Return the metrics of answers that cost nothing: ``prior``, the frequencies of the classes among these data, and ``random``.
 
-        Empty for tasks of words and of plugins.
+        Empty for tasks of plugins.
         """
         if isinstance(self._decoder.task, SeveralTasks):
             by_task = {name: self.of(name).baselines() for name in self._decoder.task.names}

@@ -16,14 +16,14 @@ from zoo.engine.inference.confidence_intervals import check_level, check_specifi
 from zoo.engine.inference.confidence_intervals import intervals as bootstrap
 from zoo.engine.inference.result_columns import Decoder
 from zoo.engine.options.own_parts import own_metrics, take_own_parts
-from zoo.errors import DataError, OptionError, count, examples, fault_list
+from zoo.errors import DataError, OptionError, count, examples, fault_list, refusals
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
 from zoo.tasks.thresholds import moved
 from zoo.trust import class_metrics, label_metrics
 from zoo.trust.conformal import least_samples
-from zoo.trust.metric_table import ALL, METRICS, Metric, find_metrics
+from zoo.trust.metric_table import ALL, METRICS, Metric, find_metrics, metric_names
 from zoo.trust.outcome import outcome_of
 
 log = logging.getLogger("zoo")
@@ -80,17 +80,16 @@ def wanted_metrics(
     """
     faults, by_name = list[str](), tuple[str, ...]()
     if isinstance(metrics, str | list | tuple | set) and all(isinstance(name, str) for name in metrics):
-        own: Mapping[str, Any] = find_metrics(model.task, metrics, model.num_classes)
-        by_name = tuple(name for name in ([metrics] if isinstance(metrics, str) else metrics) if name != ALL)
+        own: dict[str, Any] = {}
+        faults += refusals(lambda: own.update(find_metrics(model.task, metrics, model.num_classes)))
+        by_name = tuple(name for name in metric_names(metrics) if name != ALL)
     else:
-        own = take_own_parts({"metrics": metrics}, find_task(model.task), faults).metrics
-    if faults:
-        raise OptionError(fault_list("these parts cannot be used:", faults))
-    if intervals is not None:
-        check_level(model.task, intervals)
+        own = dict(take_own_parts({"metrics": metrics}, find_task(model.task), faults).metrics)
+    faults += [] if intervals is None else refusals(check_level, model.task, intervals)
     for name, value in (("specificity", specificity), ("sensitivity", sensitivity)):
-        if value is not None:
-            check_specificity(model.task, value, name)
+        faults += [] if value is None else refusals(check_specificity, model.task, value, name)
+    if faults:
+        raise OptionError(faults[0] if len(faults) == 1 else fault_list("these metrics cannot be measured:", faults))
     return WantedMetrics(own, intervals, specificity, sensitivity, by_name)
 
 
@@ -110,7 +109,7 @@ def measure(wanted: WantedMetrics, decoder: Decoder, table: Table, outputs: Any,
     if turned:  # metrics above do not depend on the order
         logits, targets, classes = logits[:, ::-1], 1 - targets, classes[::-1]
     if len(classes) == 2 and (wanted.specificity is not None or wanted.sensitivity is not None):
-        log.info("sensitivity and specificity are those for %r (positive=… names another class)", classes[1])
+        log.info("sensitivity and specificity are those for %r; positive=… (--positive) names the other class", classes[1])
     values = {name: metric.value(task, logits, targets, decoder.thresholds) for name, metric in named.items()}
     if odd := [name for name, value in values.items() if name in wanted.metrics and not np.isfinite(value)]:
         log.warning("metrics: undefined on these data and left out: %s", ", ".join(odd))

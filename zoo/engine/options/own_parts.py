@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from zoo.errors import OptionError, OwnPartError
+from zoo.errors import OwnPartError, refusals
 from zoo.tasks.several import SeveralTasks
 from zoo.tasks.task import Task
 from zoo.tasks.thresholds import USUAL
@@ -66,13 +66,14 @@ class OwnParts:
         return described | ({"metrics": directions} if directions else {})
 
 
-def take_own_parts(options: dict[str, Any], task: Task, faults: list[str]) -> OwnParts:
+def take_own_parts(options: dict[str, Any], task: Task, faults: list[str], *, outputs: int | None = None) -> OwnParts:
     """Remove the user's own parts from the options of a run, in place; plain data is left.
 
     Args:
         options: Options by name, changed in place.
         task: The task of the model.
         faults: A message is appended for each part that cannot be used.
+        outputs: Number of classes, if known.
     """
     own: dict[str, Any] = {}
     for name in ("loss", "augment"):
@@ -85,7 +86,7 @@ def take_own_parts(options: dict[str, Any], task: Task, faults: list[str]) -> Ow
     faults += _names_only(options)
     if "augment" in own:  # counts as augmentation, and replaces ours
         options["augment"] = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0), "flip": 0.0, "jitter": 0.0}
-    metrics, named = _named_metrics(options.pop("metrics", None) or {}, task, faults)
+    metrics, named = _named_metrics(options.pop("metrics", None) or {}, task, faults, outputs)
     if metrics and (task.per_token or isinstance(task, SeveralTasks)):
         faults.append(f"metrics: they are for tasks with one target per sample, and {task.name!r} has several")
     functions: dict[str, Any] = dict(named)
@@ -126,7 +127,7 @@ def _names_only(options: dict[str, Any]) -> list[str]:
     return faults
 
 
-def _named_metrics(metrics: Any, task: Task, faults: list[str]) -> tuple[Mapping[str, Any], dict[str, Metric]]:
+def _named_metrics(metrics: Any, task: Task, faults: list[str], outputs: int | None) -> tuple[Mapping[str, Any], dict[str, Metric]]:
     """Return the functions among the wanted metrics, and those that are given by name."""
     if isinstance(metrics, Mapping):
         return metrics, {}
@@ -134,11 +135,9 @@ def _named_metrics(metrics: Any, task: Task, faults: list[str]) -> tuple[Mapping
         kind = type(metrics).__name__
         faults.append(f"metrics is {kind}; give names, such as ['mcc'], or a mapping from a name to a function, such as {{'kappa': f}}")
         return {}, {}
-    try:
-        return {}, find_metrics(task.name, metrics)
-    except OptionError as error:
-        faults.append(str(error))
-        return {}, {}
+    found: dict[str, Metric] = {}
+    faults += refusals(lambda: found.update(find_metrics(task.name, metrics, outputs)))
+    return {}, found
 
 
 def _parameters(part: Any) -> list[Any]:

@@ -74,7 +74,7 @@ class Phase:
         if not isinstance(self.name, str) or self.name in ("", *RESERVED):
             faults.append(f"name is {self.name!r}; it must be a text, and not one of {', '.join(RESERVED)}, which the history uses itself")
         if faults:
-            raise OptionError(fault_list(f"phase {self.name!r} has faults:", faults))
+            raise OptionError(fault_list(f"phase {self.name!r} has faults:", faults, culprit=f"phase {self.name!r}"))
 
 
 def _is_above(value: object, least: float) -> bool:

@@ -80,7 +80,7 @@ def claim_folder(out: str | Path | None, backbone: str, recipe: str, *, resume: 
         RunLockedError: If another run is writing into it.
     """
     if out is None and resume:
-        raise OptionError("resume needs out (--out), the folder of the run to go on with")
+        raise OptionError("resume (--resume) needs out (--out), the folder of the run to go on with")
     if out is None:
         return _next_free(f"{backbone.rpartition('/')[2]}-{recipe}")
     folder = _taken(Path(out))

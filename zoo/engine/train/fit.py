@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from zoo.data.duplicates import samples_digest
 from zoo.data.table import Table
 from zoo.declare import Origin
 from zoo.engine.distributed.rank_consistency import check_same_checkpoint, check_same_modules, check_same_setup
@@ -234,8 +236,15 @@ def _train(
         learned = not kept_before_tuning(training.state.history, training.best)
         switch_off(model, config, folder if ranks.main else None, learned=learned)
         model.origins = (*model.origins, _step(training, tables[0]))
-        model.trained_on = tuple(dict.fromkeys((*model.trained_on, *filter(None, [table_digest(tables[0])]))))
+        model.trained_on = tuple(dict.fromkeys((*model.trained_on, *filter(None, _digests(*tables)))))
     return _finish(model, training, folder, record)
+
+
+def _digests(train: Table, valid: Table | None) -> Iterator[str]:
+    """Yield what makes the data known again: the training data, and the source as a whole where validation data were taken from it."""
+    yield table_digest(train) or samples_digest(train)
+    if valid is not None and valid.source == train.source:
+        yield samples_digest(train, valid)
 
 
 def _step(training: Training, table: Table) -> Origin:

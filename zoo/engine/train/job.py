@@ -143,7 +143,7 @@ def resolve_job(
     """
     faults: list[str] = []
     metrics = options.get("metrics")
-    own = take_own_parts(options, find_task(model.task), faults)
+    own = take_own_parts(options, find_task(model.task), faults, outputs=model.num_classes)
     config = resolve(
         recipe or getattr(objective, "recipe", None) or default_recipe(model.task),
         options,

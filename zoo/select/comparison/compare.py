@@ -112,7 +112,7 @@ def _on_request(task: Task, metric: str, own: Collection[str]) -> dict[str, Metr
         OptionError: If there is none of this name.
     """
     try:
-        return find_metrics(task.name, metric) if task.name in METRICS else {}
+        return find_metrics(task.name, [metric]) if task.name in METRICS else {}
     except OptionError:
         if metric in own:
             return {}

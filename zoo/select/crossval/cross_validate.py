@@ -150,7 +150,7 @@ def _measuring(job: Job, metric: str | None) -> Job:
     task, own = find_task(job.model.task), job.own
     if metric is None or metric in {*task.monitors, *own.metrics} or task.name not in METRICS:
         return job  # of several tasks all metrics are measured anyway
-    more = find_metrics(task.name, metric, job.model.num_classes)
+    more = find_metrics(task.name, [metric], job.model.num_classes)
     lower = own.lower | {name for name, one in more.items() if one.lower}
     return replace(job, own=replace(own, metrics={**own.metrics, **more}, lower=lower))
 

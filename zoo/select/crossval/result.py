@@ -14,6 +14,7 @@ from zoo.errors import SavedModelError, count, fault_list
 from zoo.select.crossval.resampled import LEAST, Summary, summarize
 from zoo.util.numbers import score_text, without_nan
 
+_DATA = (("samples", "classes"), ("sha256", "content"))  # what a digest of other data adds nothing to, and digests
 RECORD, PREDICTIONS, PICTURE = "cv.json", "predictions.csv", "cv.png"
 
 
@@ -76,6 +77,14 @@ class CrossValidation:
         if len(self.folds) >= LEAST:
             return ""
         return f"the means of {count(len(self.folds), 'fold')} have no interval, as it would say nothing; give 3 or more folds, or repeats"
+
+    @property
+    def without_width(self) -> str:
+        """Which means have an interval without width, in one sentence; empty where none has."""
+        alike = [name for name, one in self.scores.items() if one.folds >= LEAST and one.low == one.high and name != "majority"]
+        if not alike:
+            return ""
+        return f"no fold differs from another in {', '.join(alike)}: an interval without width does not make them certain"
 
     def values(self, metric: str) -> list[float]:
         """Return one metric of each fold, NaN where the fold leaves it undefined."""
@@ -145,10 +154,12 @@ def check_same(folder: Path, ours: Mapping[str, Any]) -> None:
     if theirs is None:
         return
     faults = option_differences(ours["config"], theirs["config"]) + option_differences(ours["model"], theirs["model"])
-    faults += option_differences(ours["cv"], {key: theirs["cv"].get(key) for key in ours["cv"]})
-    for key in ("samples", "sha256", "content", "classes"):
-        if ours["data"][key] != theirs["data"].get(key):
-            faults.append(f"data: {key} was {theirs['data'].get(key)} and is {ours['data'][key]}")
+    faults += option_differences(*({key: each["cv"].get(key) for key in ours["cv"] if key != "sha256"} for each in (ours, theirs)))
+    counted, digests = ([key for key in keys if ours["data"][key] != theirs["data"].get(key)] for keys in _DATA)
+    for key in counted or digests:
+        faults.append(f"data: {key} was {theirs['data'].get(key)} and is {ours['data'][key]}")
+    if not faults and ours["cv"]["sha256"] != theirs["cv"].get("sha256"):
+        faults.append("the folds hold out other samples")
     if faults:
         remedy = "Give the same as before, or start anew (out, --out)"
         raise SavedModelError(fault_list(f"the cross-validation in {str(folder)!r} cannot go on:", faults, remedy))

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from zoo.data.sources.folders import check_exists
+from zoo.engine.inference.evaluate import evaluate
+from zoo.engine.inference.inference_options import InferenceOptions
 from zoo.engine.options.model_selection import resolve_monitor
-from zoo.errors import OptionError, SavedModelError, fault_list
+from zoo.engine.runtime.device import choose_device, choose_precision
+from zoo.errors import OptionError, SavedModelError, ZooError, check_options, check_together, fault_list, first_faults
 from zoo.models.task_model import TaskModel
 from zoo.saved.config import Config, read_config, read_members
+from zoo.saved.save import check_free
 from zoo.tasks.find import find_task
 
 _SAME = ("backbone", "base", "options", "inputs", "features", "layer_groups", "head", "head_options")
@@ -57,6 +65,81 @@ class Merged:
         return {"kind": kind} | {name: getattr(self, name) for name in names}
 
 
+def checked_candidates(
+    runs: str | Path | Sequence[str | Path], valid: Any, *, out: Any, metric: str | None, options: Mapping[str, Any], averaged: bool
+) -> tuple[list[Candidate], str, bool]:
+    """Check all arguments of ``soup`` and ``ensemble`` before a model is loaded.
+
+    Args:
+        runs: Folders.
+        valid: The labelled data that choose.
+        out: The folder of the result.
+        metric: The metric that chooses; None for the first of the task.
+        options: As for ``evaluate``.
+        averaged: Whether the models are to be averaged.
+
+    Returns:
+        The models, the metric that chooses, and whether its lowest value is the best.
+
+    Raises:
+        ZooError: The only mistake, or an ``OptionError`` with all of them.
+    """
+    folders = [runs] if isinstance(runs, str | Path) else list(runs)
+    found, (chosen, lower), *_ = check_together(
+        f"these runs cannot become {'one by their mean' if averaged else 'an ensemble'}:",
+        lambda: open_candidates(folders, averaged=averaged),
+        lambda: metric_of(_task_of(folders), metric),
+        lambda: _check_valid(valid),
+        lambda: _check_out(out),
+        lambda: _check_pass(options, "soup()" if averaged else "ensemble()"),
+    )
+    return found, chosen, lower
+
+
+def _check_valid(valid: Any) -> None:
+    if valid is None:
+        raise OptionError("valid (--valid) is missing; give labelled data that none of the runs was trained on, as they choose")
+    if isinstance(valid, str | Path):
+        check_exists(Path(valid))
+
+
+def _check_out(out: Any) -> None:
+    if out is None:
+        raise OptionError("out (--out) is missing; give the folder of the result")
+    check_free(Path(out), overwrite=None)
+
+
+def _check_pass(options: Mapping[str, Any], owner: str) -> None:
+    """Check the options of the passes over the data.
+
+    Raises:
+        OptionError: Naming all that are wrong.
+    """
+    how = {name: value for name, value in options.items() if name in InferenceOptions.__dataclass_fields__}
+    device = options.get("device", "auto")
+    check_together(
+        "the data cannot be predicted with these:",
+        lambda: _refuse_metrics(options),
+        lambda: check_options(options, set(inspect.signature(evaluate).parameters) - {"model", "data"}, owner),
+        lambda: InferenceOptions(**how),
+        lambda: choose_precision(options.get("precision", "auto"), choose_device("cpu")),
+        lambda: choose_device(device),
+    )
+
+
+def _refuse_metrics(options: Mapping[str, Any]) -> None:
+    if "metrics" in options:
+        raise OptionError("metrics: what is kept is chosen by one metric of the task; name it with metric=…")
+
+
+def _task_of(folders: Sequence[str | Path]) -> str:
+    """Return the task of the first of the folders that hold a model; that of the default where none does, which is told by itself."""
+    for folder in folders:
+        with suppress(ZooError):
+            return read_config(Path(folder)).task
+    return "single-label"
+
+
 def open_candidates(runs: Sequence[str | Path], *, averaged: bool) -> list[Candidate]:
     """Return the models of runs; of a cross-validation or an ensemble its members.
 
@@ -65,20 +148,27 @@ def open_candidates(runs: Sequence[str | Path], *, averaged: bool) -> list[Candi
         averaged: Whether their values are to be averaged, so that they must be one network.
 
     Raises:
-        OptionError: If there are fewer than two, or they differ in what must be the same; all differences are named.
-        SavedModelError: If a folder holds no saved model.
+        OptionError: If there are fewer than two, or they differ in what must be the same; all differences are named, and all folders
+            that hold no saved model.
+        SavedModelError: If one folder alone holds no saved model, and nothing else is wrong.
     """
     folders = [path for run in runs for path in (_members(Path(run)) or [Path(run)])]
-    if twice := sorted({str(path) for path in folders if folders.count(path) > 1}):
-        raise OptionError(f"{', '.join(map(repr, twice))} is given twice")
-    if len(folders) < 2:
-        raise OptionError(f"give two runs or more, or one cross-validation; {len(folders)} is given")
-    found = [Candidate(path, read_config(path)) for path in folders]
-    first = found[0]
-    faults = [fault for other in found[1:] for fault in _differences(first, other, averaged=averaged)]
-    if faults:
-        what = "averaged: the mean of other networks is none" if averaged else "an ensemble"
-        raise OptionError(fault_list(f"these models cannot be {what}:", faults[:8]))
+    found = list[Candidate]()
+
+    def check_number() -> None:
+        if twice := sorted({str(path) for path in folders if folders.count(path) > 1}):
+            raise OptionError(f"{', '.join(map(repr, twice))} is given twice")
+        if len(folders) < 2:
+            raise OptionError(f"give two runs or more, or one cross-validation; {len(folders)} is given")
+
+    def check_same() -> None:
+        faults = [fault for other in found[1:] for fault in _differences(found[0], other, averaged=averaged)]
+        if faults:
+            what = "averaged: the mean of other networks is none" if averaged else "an ensemble"
+            raise OptionError(fault_list(f"these models cannot be {what}:", first_faults(faults, 8)))
+
+    opening = [partial(lambda path: found.append(Candidate(path, read_config(path))), path) for path in dict.fromkeys(folders)]
+    check_together("these models cannot become one:", check_number, *opening, check_same)
     return found
 
 

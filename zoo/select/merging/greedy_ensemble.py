@@ -10,12 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo.engine.inference.metrics import compute_metrics
-from zoo.errors import OptionError
 from zoo.models.ensemble import Ensemble, mean_outputs, mean_thresholds
 from zoo.models.task_model import TaskModel
 from zoo.saved.load import load
-from zoo.saved.save import check_free
-from zoo.select.merging.candidates import Merged, metric_of, not_worse, open_candidates, score_of
+from zoo.select.merging.candidates import Merged, checked_candidates, not_worse, score_of
 from zoo.tasks.find import find_task
 from zoo.util.atomic_write import write_json
 
@@ -37,17 +35,11 @@ def ensemble(runs: Sequence[str | Path], valid: Any, *, out: str | Path, metric:
         **options: As for ``evaluate``.
 
     Raises:
-        OptionError: If the models have other tasks, classes or inputs; all differences are named.
-        OutputExistsError: If the folder is not empty.
+        OptionError: If the models have other tasks, classes or inputs, and for two and more mistakes; all are named.
+        OutputExistsError: If the folder is not empty, and nothing else is wrong.
     """
-    if isinstance(runs, str | Path):
-        runs = [runs]
-    check_free(Path(out), overwrite=None)
-    found = open_candidates(runs, averaged=False)
+    found, metric, lower = checked_candidates(runs, valid, out=out, metric=metric, options=options, averaged=False)
     task = found[0].config.task
-    metric, lower = metric_of(task, metric)
-    if "metrics" in options:
-        raise OptionError("metrics: an ensemble is chosen by a metric of the task; name it with metric=…")
     names = [str(one.folder) for one in found]
     outputs, targets, classes = list[Array](), np.zeros(0), tuple[str, ...]()
     thresholds: list[tuple[float, ...] | None] = []

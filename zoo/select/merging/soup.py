@@ -10,14 +10,14 @@ from typing import Any
 from torch import Tensor
 
 from zoo.declare import Origin
-from zoo.errors import OptionError, count
+from zoo.errors import count
 from zoo.models.task_model import TaskModel
 from zoo.saved.load import load
-from zoo.saved.save import check_free
 from zoo.saved.tensors import read_state
-from zoo.select.merging.candidates import Merged, metric_of, not_worse, open_candidates, score_of
+from zoo.select.merging.candidates import Merged, checked_candidates, not_worse, score_of
 from zoo.trust.calibration import tempered_threshold
 from zoo.util.atomic_write import write_json
+from zoo.util.numbers import score_text
 
 RECORD = "soup.json"
 log = logging.getLogger("zoo")
@@ -43,16 +43,10 @@ def soup(
         The model, and what was tried.
 
     Raises:
-        OptionError: If the models are of other backbones, heads, classes or inputs; all differences are named.
-        OutputExistsError: If the folder is not empty.
+        OptionError: If the models are of other backbones, heads, classes or inputs, and for two and more mistakes; all are named.
+        OutputExistsError: If the folder is not empty, and nothing else is wrong.
     """
-    if isinstance(runs, str | Path):
-        runs = [runs]
-    check_free(Path(out), overwrite=None)
-    found = open_candidates(runs, averaged=True)
-    metric, lower = metric_of(found[0].config.task, metric)
-    if "metrics" in options:
-        raise OptionError("metrics: a soup is chosen by a metric of the task; name it with metric=…")
+    found, metric, lower = checked_candidates(runs, valid, out=out, metric=metric, options=options, averaged=True)
     scores, trained_on = dict[str, float](), dict[str, tuple[str, ...]]()
     for one in found:
         alone = uncalibrated(load(one.folder))
@@ -72,8 +66,8 @@ def soup(
             values, score = mixed, with_it
             kept.append(str(one.folder))
     if not not_worse(score, scores[kept[0]], lower=lower):
-        line = "the mean of all %d has %s %.4f on these data, worse than %.4f of %s alone; the greedy soup leaves out what harms"
-        log.warning(line, len(kept), metric, score, scores[kept[0]], kept[0])
+        line = "the mean of all %d has %s %s on these data, worse than %s of %s alone; the greedy soup leaves out what harms"
+        log.warning(line, len(kept), metric, *(score_text(metric, each) for each in (score, scores[kept[0]])), kept[0])
     model.load_state_dict(values)
     model.trained_on = tuple(dict.fromkeys(digest for name in kept for digest in trained_on[name]))
     model.origins = (*model.origins, Origin(step="mean", name=count(len(kept) - 1, "further run")))

@@ -56,7 +56,7 @@ def checked_candidates(
     *_, found = check_together(
         "a ranking cannot run with these:",
         *more,
-        lambda: check_options(options, OPTIONS, "rank()"),
+        lambda: check_options(options, OPTIONS, "rank() (zoo rank)"),
         lambda: _check_task(task),
         lambda: _check_top(top),
         lambda: Limits(**limits),

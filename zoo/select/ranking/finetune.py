@@ -30,6 +30,7 @@ from zoo.select.recipe_search.halving import affordable
 from zoo.select.recipe_search.trial import Trial
 from zoo.tasks.find import find_task
 from zoo.util.atomic_write import write_json
+from zoo.util.numbers import score_text
 
 FOLDER, PLAN = "tuned", "tuning.json"
 OF_ALL = (Stopped, InterruptedRunError, DataError, CorruptInputError, DiskFullError)  # errors that are not of one candidate
@@ -126,7 +127,7 @@ class FineTuning:
         except Exception as error:
             self._failed(row.name, error)
             return row.with_tuned(None)
-        self.note(f"{row.name}: fine-tuned, {ranking.metric} {judged.score:.4f}, {in_time_units(judged.seconds)}")
+        self.note(f"{row.name}: fine-tuned, {ranking.metric} {score_text(ranking.metric, judged.score)}, {in_time_units(judged.seconds)}")
         return self._kept(row.with_tuned(judged), ranking.dir)
 
     def _kept(self, row: Row, folder: Path) -> Row:

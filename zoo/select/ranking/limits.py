@@ -56,7 +56,7 @@ class Limits:
             f"{name} is {value!r}; give a number above 0" for name, value in given.items() if value is not None and not _is_positive(value)
         ]
         if faults:
-            raise OptionError("; ".join(faults))
+            raise OptionError(faults[0] if len(faults) == 1 else fault_list("candidates cannot have these limits:", faults))
 
     def of_spec(self, spec: BackboneSpec) -> list[Excluded]:
         """Return all limits that a declaration is outside of; a number that it does not tell is measured later."""

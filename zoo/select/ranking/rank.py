@@ -27,19 +27,19 @@ from zoo.engine.runtime.device import make_accelerator
 from zoo.engine.runtime.progress import Progress
 from zoo.engine.runtime.signals import Stopped, ending_early, how_to_go_on, stop_signals
 from zoo.engine.train.fit import check_kinds
-from zoo.errors import InterruptedRunError, SavedModelError, fault_list
+from zoo.errors import InterruptedRunError, OptionError, SavedModelError, fault_list, faults_of
 from zoo.models.backbone import Backbone
-from zoo.select.ranking.candidates import checked_candidates
+from zoo.select.ranking.candidates import OPTIONS, checked_candidates
 from zoo.select.ranking.features import Conditions
 from zoo.select.ranking.limits import Limits
 from zoo.select.ranking.opening import Tables, open_ranked
 from zoo.select.ranking.picture import draw_ranking
 from zoo.select.ranking.ranking import Ranking
 from zoo.select.ranking.search import Search
-from zoo.select.recipe_search.auto import each_message_once
 from zoo.select.recipe_search.halving import seconds_of
 from zoo.tasks.find import find_task
 from zoo.util.atomic_write import write_json
+from zoo.util.log_once import each_message_once
 from zoo.weights.hub import without_network
 
 log = logging.getLogger("zoo")
@@ -95,7 +95,8 @@ def rank(
     refuse_second_run()
     check_kinds(out, resume=resume, quiet=quiet, offline=offline)
     limited: dict[str, Any] = {"max_params": max_params, "max_latency_ms": max_latency_ms, "max_memory": max_memory, "license": license}
-    candidates = checked_candidates(candidates, task, options, limits=limited, budget=budget, top=top)
+    checks: dict[str, Any] = {"limits": limited, "budget": budget, "top": top, "more": [lambda: _config(task, options)]}
+    candidates = checked_candidates(candidates, task, options, **checks)
     limits, config, seconds = Limits(**limited), _config(task, options), seconds_of(budget)
     with each_message_once():
         tables, found, left_out = open_ranked(data, valid, candidates, task=task, config=config)
@@ -118,7 +119,16 @@ def rank(
 
 
 def _config(task: str, options: Mapping[str, Any]) -> Config:
-    return resolve("linear-probe", {name: value for name, value in options.items() if value is not None}, task=task)
+    """Return the configuration of opening and reading data; other options are refused by ``checked_candidates``.
+
+    Raises:
+        OptionError: Naming all values out of range.
+    """
+    try:
+        return resolve("linear-probe", {name: value for name, value in options.items() if value is not None and name in OPTIONS}, task=task)
+    except OptionError as error:
+        faults, _ = faults_of(error)
+        raise OptionError(faults[0] if len(faults) == 1 else fault_list("a ranking cannot run with these:", faults)) from error
 
 
 def _name_of(data: Any) -> str:
@@ -165,7 +175,11 @@ def _begin(folder: Path, record: dict[str, Any]) -> None:
         try:
             before = json.loads(path.read_text(encoding="utf-8"))["rank"]
             differ = option_differences(record["config"], before["config"])
-            differ += [f"{name} differs" for name in record if name not in ("limits", "config") and record[name] != before[name]]
+            differ += [f"task was {before['task']!r} and is {record['task']!r}"] if before["task"] != record["task"] else []
+            for part, now in record["data"].items():
+                then, now = before["data"][part] or {"samples": 0}, now or {"samples": 0}
+                keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]
+                differ += [f"{part} data: {key} was {then.get(key)} and is {now.get(key)}" for key in keys]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise SavedModelError(f"{str(path)!r} is no record of a ranking ({error!r}); take another folder (out, --out)") from error
         if differ:

@@ -14,6 +14,7 @@ from zoo.engine.inference.confidence_intervals import interval_of
 from zoo.errors import examples
 from zoo.select.ranking.agreement import agreements
 from zoo.select.ranking.row import Judged, Row
+from zoo.util.numbers import interval_text
 
 
 @dataclass(frozen=True, repr=False)
@@ -59,8 +60,7 @@ class Ranking:
         """The choice in one or two sentences, with how sure it is."""
         judged = self.best.judged
         how = "fine-tuned" if self.best.tuned else "probed"
-        interval = "" if judged.low is None else f" [{judged.low:.3f}, {judged.high:.3f}]"
-        said = f"{self.best.name} is the best: {how}, {self.metric} {judged.score:.4f}{interval}"
+        said = f"{self.best.name} is the best: {how}, {self.metric} {interval_text(self.metric, judged.score, judged.low, judged.high)}"
         if len(self.rows) == 1:
             return f"{said}, and the only one{' that was scored' if self.left_out else ''}"
         if not self.ties:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.table import Array, Table
-from zoo.engine.inference.confidence_intervals import drawn_metric, drawn_units, interval_of
+from zoo.engine.inference.confidence_intervals import drawn_metric, exact_units, interval_of
 from zoo.engine.inference.metrics import compute_metrics, drawn_groups
 from zoo.engine.optim.target_scale import TargetScale
 from zoo.engine.solved.fitted_layers import Rows
@@ -25,7 +25,6 @@ from zoo.select.transferability.neighbours import neighbour_votes
 from zoo.select.transferability.products import Products
 from zoo.select.transferability.source_labels import leep, nce
 from zoo.tasks.task import Task
-from zoo.trust.metric_table import is_share
 
 Folds = Sequence[tuple[Rows, Rows]]
 
@@ -128,6 +127,5 @@ def judge(
         draws = drawn_metric(metric, task.name, np.asarray(outputs), targets, groups=groups, known=known)
     except DataError:  # a single group
         draws = np.array([])
-    number = drawn_units(len(targets), groups) if is_share(task.name, metric) else 0
-    low, high = interval_of(draws, of=number) or (None, None)
+    low, high = interval_of(draws, units=exact_units(task.name, metric, targets, groups)) or (None, None)
     return Judged(float(score), low, high, tuple(draws.tolist()), seconds, epochs)

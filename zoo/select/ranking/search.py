@@ -25,6 +25,7 @@ from zoo.select.ranking.row import Row, file_of, read_row, write_row
 from zoo.select.ranking.scoring import Scorer
 from zoo.select.transferability.source_head import source_probabilities
 from zoo.tasks.find import find_task
+from zoo.util.numbers import interval_text
 
 TUNING_SHARE = 0.5  # of the budget that is left for tuning where all candidates would be read on all samples
 
@@ -161,9 +162,9 @@ class Search:
         except Exception as error:  # of a plugin's model, whatever it is; the others go on
             self._leave_out(name, str(error) if isinstance(error, ZooError) else describe(error))
             return None
-        interval = "" if row.probe.low is None else f" [{row.probe.low:.3f}, {row.probe.high:.3f}]"
+        score = interval_text(self._metric, row.probe.score, row.probe.low, row.probe.high)
         took = in_time_units(row.seconds)
-        self._note(f"{name}: {self._metric} {row.probe.score:.4f}{interval} on {row.samples} samples, {row.latency_ms:.1f} ms, {took}")
+        self._note(f"{name}: {self._metric} {score} on {row.samples} samples, {row.latency_ms:.1f} ms, {took}")
         return row
 
     def _scored(self, backbone: Backbone, tables: Sequence[Table], scorer: Scorer) -> Row:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from zoo.select.recipe_search.search import Search
 from zoo.select.recipe_search.take_values import take_values
 from zoo.select.recipe_search.trial import Trial, list_trials
 from zoo.tasks.find import find_task
+from zoo.util.log_once import each_message_once
 
 log = logging.getLogger("zoo")
 
@@ -223,21 +224,3 @@ def _check_same(folder: Path, record: dict[str, Any]) -> dict[str, Any] | None:
         remedy = "Give the same as before, or start anew (out, --out)"
         raise SavedModelError(fault_list(f"the choice in {str(folder)!r} cannot go on:", faults, remedy))
     return dict(theirs)
-
-
-@contextmanager
-def each_message_once() -> Iterator[None]:
-    """Log each message of the library once, as every candidate opens the same data with the same options."""
-    seen: set[str] = set()
-
-    def is_new(entry: logging.LogRecord) -> bool:
-        line = entry.getMessage()
-        known = line in seen
-        seen.add(line)
-        return not known
-
-    log.addFilter(is_new)
-    try:
-        yield
-    finally:
-        log.removeFilter(is_new)

@@ -12,7 +12,7 @@ import numpy as np
 
 from zoo.engine.inference.confidence_intervals import interval_of
 from zoo.errors import OptionError
-from zoo.util.numbers import nan_for_none, without_nan
+from zoo.util.numbers import nan_for_none, score_text, without_nan
 
 SHARES = (0.25, 0.5, 1.0)  # of the epochs of tuning, one per round
 _UNITS = {"": 1.0, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -143,11 +143,11 @@ def choose(results: Sequence[Result], metric: str, *, lower: bool) -> Choice:
     if not others:
         return Choice(probe, "the probe is kept: nothing else was tried")
     best = max(others, key=lambda result: _rank(result, lower=lower))
-    values = f"{metric} {best.score:.4f} against {probe.score:.4f}"
+    values = f"{metric} {score_text(metric, best.score)} against {score_text(metric, probe.score)}"
     if _beats(best, probe, lower=lower):
         return Choice(best, f"{best.name} is chosen: it beats the probe, {values}")
     if best.score == probe.score and not math.isnan(best.tuned):  # the head before tuning was kept, which is that of the probe
-        found = f"{metric} {best.tuned:.4f} against {probe.score:.4f}"
+        found = f"{metric} {score_text(metric, best.tuned)} against {score_text(metric, probe.score)}"
         return Choice(probe, f"the probe is kept: no epoch of tuning is better than it; the best of them, of {best.name}, has {found}")
     if _signed_score(best, lower=lower) <= _signed_score(probe, lower=lower):
         return Choice(probe, f"the probe is kept: no candidate is better; the best of them, {best.name}, has {values}")

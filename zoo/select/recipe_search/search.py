@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from zoo.engine.distributed.rendezvous import joined
-from zoo.engine.inference.confidence_intervals import drawn_metrics, drawn_units, interval_of
+from zoo.engine.inference.confidence_intervals import drawn_metrics, exact_units, interval_of
 from zoo.engine.inference.evaluate import evaluate
 from zoo.engine.inference.metrics import drawn_groups
 from zoo.engine.preview.preview import untouched
@@ -29,7 +29,6 @@ from zoo.select.recipe_search.halving import PROBE, SHARES, Choice, Result, affo
 from zoo.select.recipe_search.trial import Trial
 from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
-from zoo.trust.metric_table import is_share
 from zoo.util.numbers import score_text
 
 DEFAULT_RUNS = 4  # of the default recipe, that the candidates may take without a budget
@@ -187,9 +186,9 @@ class Search:
 
     def _result(self, trial: Trial, run: Run, *, seconds: float, memory: int, folder: str, job: Job) -> Result:
         draws = self._draws(job)
-        valid, share = self._valid, is_share(self._task.name, self.monitor)
-        number = drawn_units(len(valid), valid.groups) if valid is not None and share else 0
-        low, high = interval_of([] if draws is None else draws, of=number) or (None, None)
+        valid = self._valid
+        units = () if valid is None else exact_units(self._task.name, self.monitor, np.asarray(valid.targets), valid.groups)
+        low, high = interval_of([] if draws is None else draws, units=units) or (None, None)
         epochs = sum(record.get("train_loss") is not None for record in run.history)
         return Result(
             name=trial.name,

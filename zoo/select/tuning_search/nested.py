@@ -30,6 +30,7 @@ from zoo.select.tuning_search.result import RECORD as SEARCH
 from zoo.select.tuning_search.tune import run_tuning
 from zoo.util.atomic_write import write_json
 from zoo.util.differences import record_differences
+from zoo.util.numbers import score_text
 
 RECORD = "nested.json"
 
@@ -146,7 +147,11 @@ def run_nested(
             chosen = "the default recipe" if tuned.best_trial.default else " ".join([tuned.best_trial.recipe, *tuned.best_trial.listed])
             found = Nested((*found.folds, result), tuned.monitor, {}, folder, (*found.chosen, chosen))
             _write(folder, identity, found, finished=len(found.folds) == len(parts))
-            value = f"{tuned.monitor} {metrics[tuned.monitor]:.4f}" if tuned.monitor in metrics else f"{tuned.monitor} undefined"
+            value = (
+                f"{tuned.monitor} {score_text(tuned.monitor, metrics[tuned.monitor])}"
+                if tuned.monitor in metrics
+                else f"{tuned.monitor} undefined"
+            )
             progress.note(f"outer fold {number + 1}/{len(parts)}: {value}, {in_time_units(seconds)}: {chosen}")
         return found
     finally:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.util.numbers import score_text
+
 if TYPE_CHECKING:
     from zoo.engine.rundir.run_folder import Run
 
@@ -76,13 +78,15 @@ class Tuning:
     def verdict(self) -> str:
         """The best trial beside the default recipe, in one sentence."""
         best, default = self.best_trial, self.default
+        assert best.value is not None, "the best trial is complete"
+        score = f"{self.monitor} {score_text(self.monitor, best.value)}"
         if default is None or default.value is None:
-            return f"trial {best.number} is the best: {self.monitor} {best.value:.4f}"
+            return f"trial {best.number} is the best: {score}"
         if best.default:
-            return f"the default recipe is the best of {len(self.trials)} trials: {self.monitor} {best.value:.4f}"
+            return f"the default recipe is the best of {len(self.trials)} trials: {score}"
         return (
-            f"trial {best.number} is the best of {len(self.trials)}: {self.monitor} {best.value:.4f}, the default recipe has "
-            f"{default.value:.4f}; both on the samples that chose it, so measure it on others"
+            f"trial {best.number} is the best of {len(self.trials)}: {score}, the default recipe has "
+            f"{score_text(self.monitor, default.value)}; both on the samples that chose it, so measure it on others"
         )
 
     def __repr__(self) -> str:

@@ -22,6 +22,7 @@ from zoo.select.tuning_search.liveness import DIED, UNCOUNTED, counted, fail_dea
 from zoo.select.tuning_search.result import TrialResult, best_of
 from zoo.select.tuning_search.space import Space
 from zoo.select.tuning_search.study import suggested
+from zoo.util.numbers import score_text
 
 DEFAULT, NOTE, POINT, RECIPE, GO_ON = "default", "note", "options", "recipe", "folder"
 INSIDE = "inside"  # whether the default recipe is a point of the space, from which the sampler can learn
@@ -205,7 +206,7 @@ def _line(result: TrialResult, monitor: str, *, best: bool) -> str:
     """Return what a trial reached, marked if it is the best so far."""
     if result.note == DIED:
         return f"trial {result.number}: failed, as {DIED}; another trial takes its place"
-    value = "" if result.value is None else f" {monitor} {result.value:.4f}"
+    value = "" if result.value is None else f" {monitor} {score_text(monitor, result.value)}"
     options = ", ".join(result.listed)
     what = "the default recipe" if result.default else f"{result.recipe}{f' ({options})' if options else ''}"
     note = f"; {result.note}" if result.note else ""

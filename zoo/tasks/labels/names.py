@@ -16,8 +16,8 @@ INTEGER = re.compile(r"[+-]?\d+")
 _MAX_DIGITS = 18  # Python refuses to parse some thousand digits
 WRITTEN_LIST = re.compile(r"\[.*\]|\(.*\)|\{.*\}", re.DOTALL)  # a list, tuple or set as text
 OTHER_CLASSES = (
-    "Correct the labels, name the model's classes with adapt(labels=…) (--classes A,B), or leave them out with "
-    "drop_other_classes=True (--drop-other-classes)."
+    "Correct the labels, leave them out with drop_other_classes=True (--drop-other-classes), or train a model that has these classes: "
+    "adapt(labels=…) (zoo train --classes A,B)."
 )
 SEPARATORS = ("|", ";", ",", "，", "、", "；", "/", "+", "&", ":", "\n", "\t", " and ", " ")
 

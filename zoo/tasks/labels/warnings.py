@@ -33,6 +33,7 @@ def warn_of_labels(table: Table, *, found: bool) -> None:
     log_missing(table)
     if table.targets is None:
         return
+    _warn_of_one_number(table)
     _warn_of_one_word(table)
     _warn_of_lists(table)
     _warn_of_one_sided(table)
@@ -97,6 +98,22 @@ def _warn_of_blanks(table: Table) -> None:
     is_class = ("is", "counts as a class") if len(blank) == 1 else ("are", "count as classes")
     line = "%s: %s %s written like a missing label, and %s: %s; if no label is meant, remove these rows%s"
     log.warning(line, table.source, count(len(blank), "class"), *is_class, examples(blank), more if single else "")
+
+
+def _warn_of_one_number(table: Table) -> None:
+    """Warn of numbers that are the same for all samples, of which r2, a share of their variance, says nothing."""
+    targets = np.asarray(table.targets)
+    if table.classes or targets.dtype.kind != "f" or len(targets) < 2:
+        return
+    columns = targets.reshape(len(targets), -1)
+    for number, values in enumerate(columns.T, 1):
+        if (values == values[0]).all():
+            of = "" if columns.shape[1] == 1 else f" of output {number}"
+            line = (
+                "%s: all %d targets%s are %g: there is nothing to learn or to tell apart, and r2 says nothing; is another column meant "
+                "(columns={'label': 'NAME'})?"
+            )
+            log.warning(line, table.source, len(targets), of, values[0])
 
 
 def _warn_of_one_word(table: Table) -> None:

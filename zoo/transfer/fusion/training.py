@@ -32,6 +32,7 @@ from zoo.transfer.fusion.network import make_network, packed_table, tokens_neede
 from zoo.transfer.fusion.options import recipe_for
 from zoo.transfer.fusion.parts import Parts
 from zoo.transfer.fusion.solved import Block, Features, HeadData, joined, part_scores, score, solve_head, some_rows, with_dropped
+from zoo.util.numbers import score_text
 
 log = logging.getLogger("zoo")
 Array = npt.NDArray[Any]
@@ -205,8 +206,8 @@ class _Start:
         network.load_state_dict(dict(self.values))
         before, after = self.metrics[monitor], found.get(monitor, float("nan"))
         return (
-            f"kept: the start, a solved head on the backbones as they were, {monitor} {before:.4f} on the held-out rows; "
-            f"tune={tune!r} did not improve on it ({after:.4f})"
+            f"kept: the start, a solved head on the backbones as they were, {monitor} {score_text(monitor, before)} on the held-out rows; "
+            f"tune={tune!r} did not improve on it ({score_text(monitor, after)})"
         )
 
 

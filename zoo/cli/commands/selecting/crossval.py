@@ -13,7 +13,7 @@ from zoo.cli.commands.training import RECIPES, add_run_arguments, find_declared,
 from zoo.cli.output.stdout import Output, format_metrics, show_log, table
 from zoo.engine.runtime.progress import in_time_units
 from zoo.engine.runtime.signals import ending_early
-from zoo.errors import OptionError
+from zoo.errors import OptionError, check_together
 from zoo.util.numbers import score_text, without_nan
 
 if TYPE_CHECKING:
@@ -53,9 +53,14 @@ def cross_validate(options: argparse.Namespace, out: Output) -> None:
     Raises:
         OptionError: If an option contradicts several folds.
     """
-    settings = read_settings(options)
-    if "auto" in settings:
-        raise OptionError("--recipe auto would choose anew in every fold; name the recipe, and compare two by zoo compare")
+    from zoo.data.folds import check_numbers
+
+    settings, *_ = check_together(
+        "this cross-validation cannot run:",
+        lambda: _foldable_settings(options),
+        lambda: check_numbers(options.folds, options.repeats),
+        lambda: find_declared(options.name, {"head": options.head}),
+    )
     settings["valid"] = None if options.inner_valid else False
     job = job_of(find_declared(options.name, settings), options.data, settings, whole=True)
     if not settings["quiet"]:
@@ -69,6 +74,24 @@ def cross_validate(options: argparse.Namespace, out: Output) -> None:
         out.json(document(found))
     else:
         print(*tables(found), str(found.dir), sep="\n\n")
+
+
+def _foldable_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings of the folds.
+
+    Raises:
+        OptionError: If the recipe is to be chosen, for a metric that the task does not have, or as ``read_settings``.
+    """
+    from zoo.tasks.find import find_task
+    from zoo.trust.metric_table import METRICS, find_metrics
+
+    settings = read_settings(options)
+    task = find_task(settings["task"])
+    if options.metric is not None and options.metric not in task.monitors and task.name in METRICS:
+        find_metrics(task.name, [options.metric])
+    if "auto" in settings:
+        raise OptionError("--recipe auto would choose anew in every fold; name the recipe, and compare two by zoo compare")
+    return settings
 
 
 def compare(options: argparse.Namespace, out: Output) -> None:
@@ -126,7 +149,7 @@ def tables(found: CrossValidation) -> list[str]:
         lines.append([name, _interval(name, one), _cell(name, None if math.isnan(one.std) else one.std), _cell(name, together)])
     mean = "mean of the folds" if found.without_interval else "mean of the folds [95 %]"
     means = table(lines, ("metric", mean, "std", "out of fold"), right=(2, 3))
-    return [folds, means, *filter(None, [found.without_interval])]
+    return [folds, means, *filter(None, [found.without_interval, found.without_width])]
 
 
 def _interval(name: str, one: Summary) -> str:

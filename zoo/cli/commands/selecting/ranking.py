@@ -15,6 +15,7 @@ from zoo.cli.output.stdout import Output, format_parameters, show_log, table
 from zoo.cli.output.terminal import fitted_table
 from zoo.engine.runtime.progress import in_time_units
 from zoo.errors import OptionError, count
+from zoo.util.numbers import interval_text, score_text
 from zoo.util.start_up import uncollected
 from zoo.util.units import in_units
 
@@ -133,9 +134,9 @@ def _cells(row: Row, found: Ranking, more: list[str], *, tuned: bool) -> Iterato
     mark = " =" if row.name in found.ties else " -" if row.name in found.dominated else ""
     probe = row.probe
     yield row.name + mark
-    yield f"{probe.score:.3f}" + ("" if probe.low is None else f" [{probe.low:.3f}, {probe.high:.3f}]")
+    yield interval_text(found.metric, probe.score, probe.low, probe.high)
     if tuned:
-        yield f"{row.tuned.score:.3f}" if row.tuned else ""
+        yield score_text(found.metric, row.tuned.score, 3) if row.tuned else ""
     for name in more:
         value = row.scores.get(name, float("nan"))
         yield f"{-value if name == 'knn' and found.lower else value:.3f}"

@@ -25,6 +25,7 @@ from zoo.errors import OptionError, check_together, examples, fault_list
 from zoo.select.tuning_search.pruners import PRUNERS
 from zoo.util.cores import usable_cores
 from zoo.util.extras import require_extra
+from zoo.util.numbers import score_text
 
 if TYPE_CHECKING:
     from zoo.engine.train.job import Job
@@ -68,19 +69,17 @@ def tune(options: argparse.Namespace, out: Output) -> None:
     from zoo.select.tuning_search.arguments import check_arguments, hold_out_remedy
 
     require_extra("tune", "zoo tune")
-    slurm, settings, search, _ = check_together(
+    slurm, settings, search, *_ = check_together(
         "this search cannot run:",
         lambda: _check_processes(options),
-        lambda: read_settings(options),
+        lambda: _searchable_settings(options),
         lambda: _checked_search(options),
         lambda: check_arguments({}, recipe=None, valid=None, trials=options.trials, budget=options.time),
+        lambda: find_declared(options.name, {"head": options.head}),
     )
     given = settings["fit"] | ({"columns": settings["columns"]} if settings["columns"] else {})
     recipe = settings["recipe"]
-    valid = None if options.nested is not None else settings["valid"]
-    check_arguments(given, recipe=recipe, valid=valid, trials=options.trials, budget=options.time)
     if options.nested is not None:
-        _check_nested(options, settings)
         settings["valid"] = False
     with hold_out_remedy():
         job = job_of(find_declared(options.name, settings), options.data, settings, whole=options.nested is not None)
@@ -129,7 +128,7 @@ def _check_processes(options: argparse.Namespace) -> dict[str, Any] | None:
     if options.slurm is not None and options.join:
         faults.append("--slurm and --join: jobs are submitted by the process that leads a search; leave one of them out")
     if faults:
-        raise OptionError("; ".join(faults))
+        raise OptionError(faults[0] if len(faults) == 1 else fault_list("a search cannot run with these:", faults))
     return None if options.slurm is None else slurm_settings(options.slurm)
 
 
@@ -140,6 +139,24 @@ def _checked_search(options: argparse.Namespace) -> dict[str, str]:
     search = searched(options.search)
     check_search(search, options.only)
     return search
+
+
+def _searchable_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings of the trials.
+
+    Raises:
+        OptionError: Naming all that contradict a search.
+    """
+    from zoo.select.tuning_search.arguments import check_arguments
+
+    settings = read_settings(options)
+    valid = None if options.nested is not None else settings["valid"]
+    check_together(
+        "a search cannot run with these:",
+        lambda: check_arguments(settings["fit"], recipe=settings["recipe"], valid=valid, trials=options.trials, budget=options.time),
+        lambda: None if options.nested is None else _check_nested(options, settings),
+    )
+    return settings
 
 
 def _check_nested(options: argparse.Namespace, settings: dict[str, Any]) -> None:
@@ -282,7 +299,7 @@ def trial_table(found: Tuning) -> str:
     for trial in shown:
         options = "the default" if trial.default else " ".join(trial.listed)
         name = f"{trial.number}{'*' if trial.number == found.best_trial.number else ''}"
-        rows.append([name, f"{trial.value:.4f}", in_time_units(trial.seconds), trial.recipe, options])
+        rows.append([name, score_text(found.monitor, trial.value or 0.0), in_time_units(trial.seconds), trial.recipe, options])
     text = table(rows, ("trial", found.monitor, "time", "recipe", "options"), right=(1, 2))
     pruned = sum(trial.state == "pruned" for trial in found.trials)
     failed = [f"trial {trial.number}: {trial.note}" for trial in found.trials if trial.state == "failed"]

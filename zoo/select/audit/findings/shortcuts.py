@@ -110,7 +110,8 @@ def _findings(figures: Mapping[str, float], counts: Array) -> Iterator[Finding]:
         if name != TOGETHER and value > max(chance, STRONG_CONTENT if name in OF_CONTENT else STRONG)
     ]
     if strong:
-        message = f"{count(len(strong), 'field')} beside the content predict the label, by their AUROC alone: {examples(strong, 8)}"
+        verb = "predicts" if len(strong) == 1 else "predict"
+        message = f"{count(len(strong), 'field')} beside the content {verb} the label, by the AUROC alone: {examples(strong, 8)}"
         yield Finding("shortcuts", "warning", f"{message}; a model may learn them instead: balance them, or cut them off", len(strong))
 
 
