@@ -13,6 +13,7 @@ import numpy as np
 
 from zoo.data.table import Array, joined_groups, pick
 from zoo.errors import OptionError
+from zoo.util.typed_words import split_names
 
 TEXTUAL = ("text", "words")
 
@@ -54,7 +55,7 @@ class ReadOptions:
         if odd:
             raise OptionError(f"columns= has {', '.join(odd)}; each role but the label has the name of one column")
         wanted = self.label_columns
-        split = map(str.strip, wanted.split(",")) if isinstance(wanted, str) else map(str, wanted)
+        split = split_names(wanted, "label_columns") if isinstance(wanted, str) else map(str, wanted)
         object.__setattr__(self, "label_columns", tuple(split))
         listed = self.columns.get("label")
         if isinstance(listed, list | tuple):

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from zoo.errors import did_you_mean
 from zoo.models.checks.misplaced import RENAMED
+from zoo.util.typed_words import join_names
 
 T = TypeVar("T")
 Commands = Any  # argparse keeps the class of its subparsers private
@@ -45,7 +47,7 @@ class Parser(argparse.ArgumentParser):
                 at = words.index(flag) + 1
                 end = next((index for index in range(at, len(words)) if words[index].startswith("-")), len(words))
                 if set(unknown) & set(words[at + 1 : end]):
-                    return f"; the values of {flag} are joined by commas, without blanks: {flag} {','.join(words[at:end])}"
+                    return f"; the values of {flag} are joined by commas, without blanks: {flag} {shlex.quote(join_names(words[at:end]))}"
         return ""
 
     def error(self, message: str) -> NoReturn:

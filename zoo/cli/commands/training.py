@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.cli.arguments.data_by_task import data_by_task
 from zoo.cli.arguments.parser import Commands, number_or_auto, whole_or_auto
+from zoo.cli.arguments.pass_options import QUOTED
 from zoo.cli.launch import launch_ranks
 from zoo.cli.output.rank_errors import errors_once
 from zoo.cli.output.stdout import Output, deferred_log, format_metrics, format_parameters, metrics_line, show_log, table
@@ -86,7 +87,7 @@ def add_run_arguments(command: argparse.ArgumentParser) -> None:
     add("--allow-partial", action="store_true", default=None, help="train although the weights do not fill the backbone")
     add("--out", metavar="DIR", help="the run directory")
     add("--resume", action="store_true", default=None, help="go on from the newest checkpoint in --out")
-    add("--classes", metavar="A,B", help="the classes, in the order of the model's outputs; else all that the data have")
+    add("--classes", metavar="A,B", help=f"the classes, in the order of the model's outputs; else all that the data have{QUOTED}")
     add(
         "--head",
         help="linear, mlp, tokens, zero-shot (of a dual encoder, from the names of the classes; of flyp the default), or a plugin's",
