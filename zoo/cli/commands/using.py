@@ -85,7 +85,7 @@ def predict(options: argparse.Namespace, out: Output) -> None:
         launch_ranks(options.words, options.num_processes)
     with errors_once(debug=options.debug):
         with uncollected():
-            from zoo.engine.inference.result_columns import decoder_of
+            from zoo.engine.inference.decoding.decoder import decoder_of
             from zoo.saved.load import open_model
 
             model = open_model(Path(options.model), config)

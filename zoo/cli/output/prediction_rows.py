@@ -10,7 +10,7 @@ from zoo.cli.output.wording import as_typed
 from zoo.errors import CorruptInputError, DataError
 
 if TYPE_CHECKING:
-    from zoo.engine.inference.result_columns import Decoder
+    from zoo.engine.inference.decoding.decoder import Decoder
     from zoo.models.task_model import TaskModel
 
 SHOWN = 60  # characters of an input in a printed table

@@ -15,10 +15,10 @@ from zoo.data.table import Table
 from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.distributed.rendezvous import joined
 from zoo.engine.inference.all_outputs import TIMEOUT, AllOutputs, check_same_inputs, run_whole
+from zoo.engine.inference.decoding.decoder import Decoder, decoder_of
 from zoo.engine.inference.evaluation import Evaluation
 from zoo.engine.inference.inference_options import BATCH_SIZE, InferenceOptions, inputs_in_use
 from zoo.engine.inference.metrics import measure, wanted_metrics
-from zoo.engine.inference.result_columns import Decoder, decoder_of
 from zoo.engine.loading.sources import channels_of, check_targets, reads, table_digest
 from zoo.engine.runtime.signals import StopFlag, Stopped, stop_signals
 from zoo.errors import InterruptedRunError, OptionError, did_you_mean, examples

@@ -17,9 +17,9 @@ from zoo.data.open import open_data
 from zoo.data.table import Table
 from zoo.declare import Text
 from zoo.engine.inference.all_outputs import AllOutputs, run_whole
+from zoo.engine.inference.decoding.decoder import decoder_of
 from zoo.engine.inference.evaluate import evaluate
 from zoo.engine.inference.inference_options import InferenceOptions, inputs_in_use, prompted
-from zoo.engine.inference.result_columns import decoder_of
 from zoo.engine.loading.sources import channels_of, reads
 from zoo.engine.loading.stream import Function
 from zoo.errors import OptionError, check_options, examples

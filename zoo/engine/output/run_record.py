@@ -12,8 +12,8 @@ import numpy as np
 
 from zoo.data.table import Table, names_of
 from zoo.declare import Text
+from zoo.engine.inference.decoding.decoder import Decoder
 from zoo.engine.inference.inference_options import InferenceOptions
-from zoo.engine.inference.result_columns import Decoder
 from zoo.engine.loading.digests import add_values, file_key
 from zoo.engine.runtime.device import choose_device, choose_precision
 from zoo.models.task_model import TaskModel
