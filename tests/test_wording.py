@@ -10,6 +10,7 @@ import pytest
 import zoo
 from tests.engine.tiny import NAMES
 from tests.test_docs import run_zoo
+from zoo.cli.app import build_parser
 from zoo.cli.output.wording import as_typed, use_flags
 
 
@@ -92,3 +93,11 @@ def test_a_message_names_at_most_twelve_of_what_there_is(tmp_path: Path) -> None
             call()
         assert sum(name in str(caught.value) for name in [*names, *(f"part{n}" for n in range(300))]) < 60, "as text of one another"
         assert len(str(caught.value)) < 1000, caught.value
+
+
+@pytest.mark.parametrize(("word", "near"), [("report", "zoo compare"), ("fit", "nearest: zoo train"), ("trian", "did you mean 'train'")])
+def test_an_unknown_command_names_the_nearest_one(word: str, near: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        build_parser().parse([word])
+    assert stop.value.code == 2
+    assert near in capsys.readouterr().err

@@ -16,6 +16,20 @@ from zoo.models.checks.misplaced import RENAMED
 from zoo.util.typed_words import join_names
 
 T = TypeVar("T")
+# Words that people type for commands of another name, whose spelling is not near.
+NEAREST_COMMANDS = {
+    **dict.fromkeys(("fit", "finetune", "fine-tune", "run"), "zoo train"),
+    **dict.fromkeys(("test", "evaluate", "score", "validate"), "zoo eval"),
+    **dict.fromkeys(("infer", "inference", "classify"), "zoo predict"),
+    **dict.fromkeys(("features", "extract", "encode"), "zoo embed"),
+    **dict.fromkeys(("search", "find", "models", "backbones", "ls"), "zoo list"),
+    **dict.fromkeys(("info", "describe", "inspect", "summary"), "zoo show NAME"),
+    **dict.fromkeys(("install", "fetch", "pull", "get"), "zoo download"),
+    **dict.fromkeys(("check", "audit", "check-data"), "zoo data check"),
+    **dict.fromkeys(("help", "commands"), "zoo --help"),
+    "report": "zoo show RUN says how a run came about, zoo compare RUN OTHER what it reached, zoo eval RUN DATA measures it",
+    "version": "zoo --version",
+}
 Commands = Any  # argparse keeps the class of its subparsers private
 
 
@@ -55,7 +69,8 @@ class Parser(argparse.ArgumentParser):
         choice = re.match(r"argument COMMAND: invalid choice: '(.*?)'", message)
         if choice:
             names = list(self._commands())
-            message = f"there is no command {choice[1]!r}{did_you_mean(choice[1], names)}; the commands are: {', '.join(names)}"
+            near = f" (nearest: {NEAREST_COMMANDS[choice[1]]})" if choice[1] in NEAREST_COMMANDS else did_you_mean(choice[1], names)
+            message = f"there is no command {choice[1]!r}{near}; the commands are: {', '.join(names)}"
         self.exit(2, f"error: {_plain(message)}\n{self.prog} --help lists its options\n")
 
     def _commands(self) -> dict[str, Parser]:
