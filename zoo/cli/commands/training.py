@@ -17,6 +17,7 @@ from zoo.cli.arguments.pass_options import QUOTED
 from zoo.cli.launch import launch_ranks
 from zoo.cli.output.rank_errors import errors_once
 from zoo.cli.output.stdout import Output, deferred_log, format_metrics, format_parameters, metrics_line, show_log, table
+from zoo.cli.output.wording import as_typed
 from zoo.engine.runtime.launch_env import launched, rank
 from zoo.engine.runtime.progress import in_time_units
 from zoo.engine.runtime.signals import ending_early
@@ -139,7 +140,7 @@ def train(options: argparse.Namespace, out: Output) -> None:
         scores = ["" if row["score"] is None else score_text(row["metric"], row["score"]) for row in run.baselines]
         rows = [[row["name"], score, row["note"]] for row, score in zip(run.baselines, scores, strict=True)]
         print(table(rows, ("baseline", run.baselines[0]["metric"], "note"), right=(1,)), end="\n\n")
-        print(textwrap.fill(run.verdict, 80))
+        print(textwrap.fill(as_typed(run.verdict), 80))
     print(*filter(None, (metrics_line(run.metrics), str(run.dir))), sep="\n")
 
 

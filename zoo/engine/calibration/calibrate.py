@@ -101,7 +101,8 @@ def calibrate(
     inputs_in_use(model, table, chosen)
     digest = table_digest(table)
     _warn(model, table, digest)
-    found = run_whole(model, table, model.outputs_and_features, chosen)
+    with chosen.naming_skip():
+        found = run_whole(model, table, model.outputs_and_features, chosen)
     good = [row for row in range(len(table)) if row not in found.errors]
     outputs, targets = found.values[good].astype(np.float64), np.asarray(table.select(good).targets)
     logits, features = outputs[:, : model.num_classes], outputs[:, model.num_classes :]

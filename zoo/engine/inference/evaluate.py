@@ -130,7 +130,8 @@ def evaluate(
             inputs_in_use(model, table, options)
             turned = positive is not None and _turned(model, table.classes, positive)
         check_same_inputs(ranks, table)
-        done = _run(model, table, options, ranks)
+        with options.naming_skip():
+            done = _run(model, table, options, ranks)
     _warn_of_calibration_data(decoder, table)
     found = Evaluation({}, decoder, table, done.values, done.errors, wanted.named(decoder.task))
     if done.errors:

@@ -34,7 +34,8 @@ Columns: TypeAlias = "dict[str, Column]"
 def result_columns(decoder: Decoder, table: Table, rows: Sequence[int], logits: Array, errors: Mapping[int, str]) -> Columns:
     """Return one row per sample: ``input``, ``group``, ``truth``, ``prediction``, ``probability_CLASS``, ``error``.
 
-    With prediction sets also ``set``, of a regression ``low`` and ``high``; with scores of outliers ``ood``. For words one row per
+    With a number of likeliest classes ``top_1``, ``top_1_probability`` and so on in place of ``probability_CLASS``. With prediction sets
+    also ``set``, of a regression ``low`` and ``high``; with scores of outliers ``ood``. For words one row per
     word, with ``row`` and ``word`` in place of ``input``.
 
     Args:
@@ -103,11 +104,26 @@ def _predictions(decoder: Decoder, logits: Array, good: Sequence[int], count: in
     if not decoder.task.has_classes:
         return _numbers("prediction", [None if label is None else np.atleast_1d(label).tolist() for label in found], decoder.outputs)
     columns = {"prediction": Column("text", [None if label is None else label_text(label) for label in found])}
-    if decoder.has_probabilities:
+    if decoder.top is not None:
+        columns |= _top(decoder, logits, good, count)
+    elif decoder.has_probabilities:
         shares = np.full((count, len(decoder.labels)), np.nan, dtype=np.float32)
         if good:
             shares[good] = decoder.probabilities(logits[good])
         columns |= _shares(decoder, shares)
+    return columns
+
+
+def _top(decoder: Decoder, logits: Array, good: Sequence[int], count: int) -> Columns:
+    """Return a column of the name and one of the probability of each of the likeliest classes."""
+    names: list[list[str | None]] = [[None] * count for _ in range(decoder.top or 0)]
+    shares = np.full((len(names), count), np.nan, dtype=np.float32)
+    for place, row in zip(good, decoder.top_labels(logits[good]) if good else [], strict=True):
+        for rank, (label, share) in enumerate(row):
+            names[rank][place], shares[rank, place] = str(label), share
+    columns: Columns = {}
+    for rank, column in enumerate(names):
+        columns |= {f"top_{rank + 1}": Column("text", column), f"top_{rank + 1}_probability": Column("share", shares[rank])}
     return columns
 
 

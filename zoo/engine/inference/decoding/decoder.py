@@ -23,6 +23,7 @@ from zoo.trust.calibrated import Calibration
 from zoo.trust.conformal import check_level
 from zoo.trust.outliers import needs_more
 from zoo.trust.stale_calibration import current_calibration
+from zoo.util.numbers import is_whole
 
 log = logging.getLogger("zoo")
 Array: TypeAlias = "npt.NDArray[Any]"
@@ -40,6 +41,7 @@ class Decoder:
         calibration: That of the model, or None.
         sets: How often a prediction set is to hold the truth, or None for no sets.
         ood: Whether the outputs have pooled features behind the logits, for scores of outliers.
+        top: How many of the likeliest classes are wanted with their probabilities, or None.
     """
 
     task: Task
@@ -49,6 +51,7 @@ class Decoder:
     calibration: Calibration | None = None
     sets: float | None = None
     ood: bool = False
+    top: int | None = None
 
     @property
     def names(self) -> list[str]:
@@ -97,6 +100,16 @@ class Decoder:
         chosen, order = self.calibration.sets(self.task, logits, self.sets), np.argsort(-logits, axis=1, kind="stable")
         return [tuple(self.labels[int(k)] for k in likely if row[k]) for row, likely in zip(chosen, order, strict=True)]
 
+    def top_labels(self, outputs: Array) -> list[list[tuple[Any, float]]]:
+        """Return the likeliest classes of each row with their probabilities, the likeliest first."""
+        shares = self.task.probabilities(self.logits(outputs).astype(np.float64))
+        assert shares is not None, "a task without probabilities has been refused"
+        order = np.argsort(-shares, axis=1, kind="stable")[:, : self.top]
+        found = np.take_along_axis(shares, order, 1).astype(np.float32)
+        return [
+            [(self.labels[k], share) for k, share in zip(*row, strict=True)] for row in zip(order.tolist(), found.tolist(), strict=True)
+        ]
+
     def ood_scores(self, outputs: Array) -> Array:
         """Return how unlike the data of the calibration each row is, float32 ``(n,)``."""
         assert self.calibration is not None, "scores of outliers need a calibration"
@@ -116,7 +129,13 @@ class Decoder:
 
 
 def decoder_of(
-    model: TaskModel, thresholds: Wanted | None = None, *, sets: float | None = None, ood: bool = False, predicts: bool = True
+    model: TaskModel,
+    thresholds: Wanted | None = None,
+    *,
+    sets: float | None = None,
+    ood: bool = False,
+    top: int | None = None,
+    predicts: bool = True,
 ) -> Decoder:
     """Return the decoder of a model with its own calibration and thresholds, or with the thresholds that are given.
 
@@ -125,10 +144,11 @@ def decoder_of(
         thresholds: One for all labels, one per label, or some by label; None takes those of the model.
         sets: How often a prediction set is to hold the truth; None for no sets.
         ood: Whether outputs have pooled features behind the logits.
+        top: How many of the likeliest classes are wanted; None for no such list.
         predicts: Whether outputs of the head are wanted, of which a random one is warned of.
 
     Raises:
-        OptionError: If the thresholds do not fit the model, or it is not calibrated, or on too few samples.
+        OptionError: If the thresholds or ``top`` do not fit the model, or it is not calibrated, or on too few samples.
     """
     if model.has_random_head and predicts:
         log.warning("%s: %s", model.spec.name, model.random_head_warning)
@@ -146,4 +166,14 @@ def decoder_of(
         check_level(sets, calibration.labelled)
     if ood and calibration is not None and calibration.neighbours is None:
         raise needs_more(calibration.samples)
-    return Decoder(task, labels, model.num_classes, wanted, calibration, sets, ood)
+    if top is not None:
+        _check_top(top, task, model.num_classes)
+    return Decoder(task, labels, model.num_classes, wanted, calibration, sets, ood, top)
+
+
+def _check_top(top: Any, task: Task, classes: int) -> None:
+    """Check that a model has so many likeliest classes."""
+    if isinstance(task, SeveralTasks) or task.per_token or type(task).probabilities is Task.probabilities:
+        raise OptionError(f"top={top!r} (--top): the task {task.name!r} has no likeliest classes of an input; leave it out")
+    if not is_whole(top) or not 1 <= top <= classes:
+        raise OptionError(f"top={top!r} (--top), and the model has {classes} classes; give a whole number from 1 to {classes}")
