@@ -47,7 +47,10 @@ class Parser(argparse.ArgumentParser):
             known = [*command._option_string_actions]
             # The values of unknown options are left over as well, and are not named.
             culprits = [word for word in unknown if word.startswith("-")] or unknown
-            names = [f"{word!r}{_by_set(word, known) or did_you_mean(word.partition('=')[0], known) or renamed(word)}" for word in culprits]
+            names = [
+                f"{word!r}{_by_set(word, known) or renamed(word, known) or did_you_mean(word.partition('=')[0], known)}"
+                for word in culprits
+            ]
             hint = "" if any(word.startswith("-") for word in unknown) else getattr(options, "surplus", "")
             hint = command.joined_values(arguments, unknown) or hint
             command.error(f"zoo {options.command} does not know {', '.join(names)}{hint}")
@@ -71,6 +74,8 @@ class Parser(argparse.ArgumentParser):
             names = list(self._commands())
             near = f" (nearest: {NEAREST_COMMANDS[choice[1]]})" if choice[1] in NEAREST_COMMANDS else did_you_mean(choice[1], names)
             message = f"there is no command {choice[1]!r}{near}; the commands are: {', '.join(names)}"
+        if message.endswith("arguments are required: COMMAND"):
+            message = f"name a command: {', '.join(self._commands())}"
         self.exit(2, f"error: {_plain(message)}\n{self.prog} --help lists its options\n")
 
     def _commands(self) -> dict[str, Parser]:
@@ -91,14 +96,19 @@ def _plain(message: str) -> str:
         return f"argument {found[1]}: {found[3]} is no {'whole number' if found[2] == 'int' else 'number'}"
     if found := re.fullmatch(r"argument (.*): invalid choice: '(.*)' \(choose from (.*)\)", message, re.DOTALL):
         choices = [choice.strip("' ") for choice in found[3].split(",")]
+        if len(choices) == 1 and not found[1].startswith("-"):  # a word that stands before the data, as in zoo data check DATA
+            return f"the word {choices[0]!r} is missing before {found[2]!r}"
         return f"argument {found[1]}: it is {found[2]!r}{did_you_mean(found[2], choices)}; it can be: {', '.join(choices)}"
     return message
 
 
-def renamed(word: str) -> str:
+def renamed(word: str, known: Collection[str]) -> str:
     """Return what a flag of another library is called here, or nothing."""
     name = RENAMED.get(word.partition("=")[0].lstrip("-").replace("-", "_"))
-    return f" (here: --set {name}=…)" if name else ""
+    flag = f"--{name.replace('_', '-')}" if name else ""
+    if not flag or not (flag in known or "--set" in known):
+        return ""
+    return f" (here: {flag})" if flag in known else f" (here: --set {name}=…)"
 
 
 def _by_set(word: str, known: Collection[str]) -> str:

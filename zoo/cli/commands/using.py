@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.cli.arguments.input_lines import STREAM, all_lines, is_stream, reads_texts
 from zoo.cli.arguments.parser import Commands
 from zoo.cli.arguments.pass_options import pass_options, pass_settings
+from zoo.cli.arguments.saved_model import config_of
 from zoo.cli.launch import launch_ranks
 from zoo.cli.output.prediction_rows import more_names, predict_lines, predicted_rows, prediction_cells, table_cells
 from zoo.cli.output.rank_errors import errors_once
@@ -71,14 +72,15 @@ def predict(options: argparse.Namespace, out: Output) -> None:
     """
     from zoo.cli.arguments import settings
     from zoo.cli.commands.fusing import is_fused, predict_fused
-    from zoo.saved.config import read_config
 
     if is_fused(options.model):
         predict_fused(options, out)
         return
     from_stream = _is_stream(options)
     target, given = _target(options, "predictions"), pass_settings(options)
-    config = read_config(Path(options.model))  # raises before torch is imported if there is no saved model
+    config = config_of(
+        options.model, options.inputs, "zoo predict MODEL INPUTS"
+    )  # raises before torch is imported if there is no saved model
     given |= {"thresholds": thresholds} if (thresholds := settings.thresholds(options.thresholds)) is not None else {}
     given |= {"sets": options.sets} if options.sets is not None else {}
     given |= {"ood": True} if options.ood else {}

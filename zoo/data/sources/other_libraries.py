@@ -40,9 +40,7 @@ def open_saved_dataset(path: Path) -> Any:
         return datasets.load_from_disk(str(path))
     except Exception as error:  # of a library that raises many kinds for a damaged folder
         fault = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        raise DataError(
-            f"{str(path)!r} cannot be opened by datasets.load_from_disk ({fault}); save it again"
-        ) from error
+        raise DataError(f"{str(path)!r} cannot be opened by datasets.load_from_disk ({fault}); save it again") from error
 
 
 def remedy_of_type(data: Any) -> str:
