@@ -132,7 +132,7 @@ def test_words_of_the_command_line_that_are_not_known_come_with_the_remedy(capsy
     with pytest.raises(SystemExit):
         zoo.cli.main(["train", "zoo/glyphnet", "photos", "--learning-rate", "1e-3", "--on-error", "skip"])
     err = capsys.readouterr().err
-    assert "--set lr=" in err
+    assert "(here: --lr)" in err
     assert "--set on_corrupt=" in err
 
 

@@ -67,7 +67,7 @@ def test_an_input_that_cannot_be_read_is_a_row_with_its_error_and_exit_code_0(
     assert "4.png" in told
     code, told = run_zoo(["predict", "model", "broken", "--on-error", "skip", "--out", str(tmp_path / "out.csv")], capsys)
     assert (code, told.strip()) == (0, f"{tmp_path}/out.csv: predictions of 8 inputs")
-    assert "1 input of 9 cannot be read and have empty values" in caplog.text
+    assert "1 input of 9 cannot be read and has empty values" in caplog.text
     found = rows(tmp_path / "out.csv")
     assert [row["input"] for row in found if not row["prediction"]] == [row["input"] for row in found if row["error"]] == ["broken/4.png"]
     code, told = run_zoo(["predict", "model", "broken", "--on-error", "skip", "--json"], capsys)
@@ -148,8 +148,9 @@ def test_several_processes_write_the_bytes_of_one(tmp_path: Path, monkeypatch: p
     stopped = ranks(2, *words[:3], "--out", tmp_path / "three.parquet")
     assert [done.returncode for done in stopped] == [1, 1]
     said = "".join(done.stderr for done in stopped)
-    assert said.count("error") == 1, said
+    assert said.replace("--on-error", "").count("error") == 1, said
     assert "4.png" in said
+    assert "; --on-error skip leaves out" in said
 
 
 def test_an_evaluation_by_several_processes_is_that_of_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -262,3 +263,44 @@ def test_a_calibration_that_was_cut_off_leaves_a_model_that_opens(tmp_path: Path
     with pytest.raises(OSError, match="cut off"):
         saved.update_calibration(folder, net.calibration, None)
     assert zoo.load(folder).calibration is None
+
+
+def test_the_likeliest_classes_are_those_of_the_probabilities_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in ("model", "many"):
+        model = zoo.load(folder)
+        shares = model.predict_proba("data")
+        best = [sorted(zip(row.tolist(), NAMES, strict=True), reverse=True)[:2] for row in shares]
+        found = model.predict("data", top=2)
+        assert [[label for label, _ in row] for row in found] == [[name for _, name in row] for row in best]
+        assert [share for row in found for _, share in row] == pytest.approx([share for row in best for share, _ in row])
+        code, told = run_zoo(["predict", folder, "data", "--top", "2", "--json"], capsys)
+        row = json.loads(told)[0]
+        assert (code, [tuple(one.values()) for one in row["top"]]) == (0, found[0])
+        assert "probabilities" not in row
+        out = tmp_path / f"{folder}.csv"
+        assert run_zoo(["predict", folder, "data", "--top", "2", "--out", str(out)], capsys)[0] == 0
+        assert [(one["top_1"], one["top_2"]) for one in rows(out)] == [(first[0], second[0]) for first, second in found]
+        assert float(rows(out)[0]["top_2_probability"]) == pytest.approx(found[0][1][1])
+        assert not any(name.startswith("probability") for name in rows(out)[0])
+        assert run_zoo(["predict", folder, "data", "--out", str(out), "--resume"], capsys)[0] == 1
+    (line, header) = reversed(run_zoo(["predict", "model", "data/blue/0.png", "--top", "1"], capsys)[1].splitlines())
+    assert header.split() == ["input", "prediction", "top_1"]
+    assert line.split()[1] == line.split()[2]
+    code, told = run_zoo(["predict", "model", "data", "--top", "4"], capsys)
+    assert (code, "--top 4, and the model has 3 classes" in told) == (2, True)
+    with pytest.raises(zoo.ZooError, match="the task 'regression' has no likeliest"):
+        zoo.get("zoo/glyphnet").adapt(1, task="regression").predict("data", top=1)
+    with pytest.raises(zoo.ZooError, match="sets and top"):
+        model.predict("data", sets=0.9, top=1)
+
+
+def test_an_input_that_ends_a_command_names_how_it_is_skipped(capsys: pytest.CaptureFixture[str]) -> None:
+    remedy = "; --on-error skip leaves out what cannot be read"
+    Path("names.csv").write_text("file_name,label\ndata/blue/0.png,blue\nnone.png,blue\n")
+    Path("empty.csv").write_text("file_name,label\ndata/blue/0.png,blue\n,blue\n")
+    for words in (["data/blue/0.png", "broken/4.png"], ["data/blue/0.png", "none.png"], ["names.csv"], ["empty.csv"]):
+        code, told = run_zoo(["predict", "model", *words], capsys)
+        assert (code, told.count(remedy)) == (1, 1), told
+        assert run_zoo(["predict", "model", *words, "--on-error", "skip"], capsys)[0] == 0
+    assert run_zoo(["eval", "model", "names.csv"], capsys)[1].count(remedy) == 1
+    assert "on-error" not in run_zoo(["train", "zoo/glyphnet", "names.csv", "--no-valid"], capsys)[1]

@@ -10,6 +10,7 @@ import pytest
 import zoo
 from tests.engine.tiny import NAMES
 from tests.test_docs import run_zoo
+from zoo.cli.app import build_parser
 from zoo.cli.output.wording import as_typed, use_flags
 
 
@@ -97,3 +98,37 @@ def test_a_message_names_at_most_twelve_of_what_there_is(tmp_path: Path) -> None
             call()
         assert sum(name in str(caught.value) for name in [*names, *(f"part{n}" for n in range(300))]) < 60, "as text of one another"
         assert len(str(caught.value)) < 1000, caught.value
+
+
+@pytest.mark.parametrize(("word", "near"), [("report", "zoo compare"), ("fit", "nearest: zoo train"), ("trian", "did you mean 'train'")])
+def test_an_unknown_command_names_the_nearest_one(word: str, near: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        build_parser().parse([word])
+    assert stop.value.code == 2
+    assert near in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("predict zoo/glyphnet a.png", "'zoo/glyphnet' is a pretrained backbone, which has no classes yet; train one on labelled data"),
+        ("predict nowhere a.png", "there is no folder 'nowhere'"),
+        ("predict a.png model", "the order is zoo predict MODEL INPUTS"),
+        ("eval photos model", "the order is zoo eval MODEL DATA"),
+        ("calibrate photos model", "the order is zoo calibrate MODEL DATA"),
+        ("train ./photos zoo/glyphnet", "the folder of this name holds no model; where it holds data, the backbone is named before them"),
+        ("rank photos zoo/glyphnet", "backbones are named by --candidates"),
+        ("data photos", "the word 'check' is missing before 'photos'"),
+        ("train zoo/glyphnet photos --bs 8", "'--bs' (here: --batch-size)"),
+        ("rank photos --then tune", "it is 'tune'; it can be: train"),
+        ("", "name a command: list, show"),
+    ],
+)
+def test_words_in_another_order_and_of_other_tools_are_told_what_was_meant(
+    words: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    zoo.get("zoo/glyphnet").adapt(2).save("model")
+    code, printed = run_zoo(words.split(), capsys)
+    assert (code > 0, told in printed) == (True, True), printed

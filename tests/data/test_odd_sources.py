@@ -185,3 +185,42 @@ def test_the_folder_of_a_run_is_no_data(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is the folder of a run or a saved model, and no data"):
         open_data(tmp_path)
     assert len(open_data(tmp_path, labelled=False)) == 1, "its pictures may be predicted"
+
+
+def test_a_folder_of_save_to_disk_is_read_with_the_names_of_its_classes_and_its_splits(tmp_path: Path) -> None:
+    import datasets
+
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
+    part = datasets.Dataset.from_dict({"text": ["a", "b", "c"], "label": [0, 1, 1]}, features=features)
+    part.save_to_disk(tmp_path / "one")
+    table = open_data(tmp_path / "one", reads="text")
+    assert (table.inputs, table.classes, np.asarray(table.targets).tolist()) == (["a", "b", "c"], ("no", "yes"), [0, 1, 1])
+    assert table.source == repr(str(tmp_path / "one"))
+    datasets.DatasetDict(train=part, test=part.select([0])).save_to_disk(tmp_path / "two")
+    assert open_data(tmp_path / "two", reads="text", split="test").inputs == ["a"]
+    next((tmp_path / "one").glob("*.arrow")).write_bytes(b"cut off")
+    with pytest.raises(DataError, match=r"one' cannot be opened by datasets.load_from_disk \(.*save it again"):
+        open_data(tmp_path / "one", reads="text")
+
+
+def test_a_table_of_pyarrow_is_a_table_and_not_a_dataset_of_rows() -> None:
+    import pyarrow as pa  # type: ignore[import-untyped]  # ships no types
+
+    table = open_data(pa.table({"text": ["a", "b"], "label": ["x", "y"]}), reads="text")
+    assert (table.inputs, table.classes) == (["a", "b"], ("x", "y"))
+
+
+def test_pairs_and_what_is_read_only_once_come_with_the_lists_to_make() -> None:
+    pairs = [("a.png", "x"), ("b.png", "y")]
+    for data, remedy in ((pairs, r"X, y = zip\(\*data\)"), (iter(pairs), "only once"), ([{"label": "x"}], r"pandas\.DataFrame\(data\)")):
+        with pytest.raises(DataError, match=remedy):
+            open_data(data)
+    with pytest.raises(DataError, match="only once"):
+        open_data(iter(pairs), reads="text")
+
+
+def test_paths_beside_labels_are_looked_for_before_they_are_decoded() -> None:
+    with pytest.raises(DataError, match=r"2 names of 2 are URLs, which are not fetched"):
+        open_data((["https://x.org/a.png", "https://x.org/b.png"], ["x", "y"]))
+    with pytest.raises(DataError, match=r"names 1 file of 1 that does not exist: 'none\.png'"):
+        open_data((["none.png"], ["x"]))

@@ -46,7 +46,7 @@ def open_data(
     uncertain: str | None = None,
     root: str | os.PathLike[str] | None = None,
     channels: int = 3,
-    keep_unreadable: bool = False,
+    keep_unreadable: bool | None = None,
     skip_broken: bool = False,
     default_split: str | None = None,
 ) -> Table:
@@ -75,6 +75,7 @@ def open_data(
         root: Folder of the files that a table names, with or without suffix; None is that of the table.
         channels: Channels of the images that the model takes.
         keep_unreadable: Keep the rows of files that do not exist, of empty cells, and of texts that are none; see ``Unreadable``.
+            None where the caller has no such option, which errors else name.
         skip_broken: Keep the rows of items that a torch dataset cannot give, to be left out by ``zoo.data.unreadable.drop_corrupt``.
         default_split: Where ``split`` is None, the split that is read of one .npz file with several, if it has it.
 

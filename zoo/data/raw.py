@@ -13,6 +13,7 @@ import numpy as np
 
 from zoo.data.table import Array, joined_groups, pick
 from zoo.errors import OptionError
+from zoo.util.typed_words import split_names
 
 TEXTUAL = ("text", "words")
 
@@ -31,6 +32,7 @@ class ReadOptions:
         root: Folder of the files that a table names, or None for that of the table.
         channels: Channels of the images that the model takes.
         keep_unreadable: Whether inputs that cannot be read keep their row: files that do not exist, empty cells, and texts that are none.
+            None where that cannot be chosen; where it is False, errors name the choice.
         skip_broken: Whether items of a torch dataset that cannot be read stay without a label of their own, to be left out.
         tasks: Names of several tasks; ``label_columns`` then has the column of each, with its labels in any form. Without them the
             label may also be in a column of such a name.
@@ -42,7 +44,7 @@ class ReadOptions:
     label_columns: Sequence[str] = ()
     root: str | os.PathLike[str] | None = None
     channels: int = 3
-    keep_unreadable: bool = False
+    keep_unreadable: bool | None = None
     skip_broken: bool = False
     tasks: tuple[str, ...] = ()
 
@@ -54,7 +56,7 @@ class ReadOptions:
         if odd:
             raise OptionError(f"columns= has {', '.join(odd)}; each role but the label has the name of one column")
         wanted = self.label_columns
-        split = map(str.strip, wanted.split(",")) if isinstance(wanted, str) else map(str, wanted)
+        split = split_names(wanted, "label_columns") if isinstance(wanted, str) else map(str, wanted)
         object.__setattr__(self, "label_columns", tuple(split))
         listed = self.columns.get("label")
         if isinstance(listed, list | tuple):

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+SKIPPED = "on_error='skip' (--on-error skip) leaves out what cannot be read"
+
 
 @dataclass(frozen=True)
 class Unreadable:
@@ -23,3 +25,12 @@ def unreadable(inputs: Sequence[Any]) -> dict[int, str]:
     if not isinstance(inputs, list | tuple):
         return {}
     return {row: item.reason for row, item in enumerate(inputs) if isinstance(item, Unreadable)}
+
+
+def skip_hint(keep: bool | None) -> str:
+    """Return the end of a message of inputs that cannot be read; empty where they cannot be skipped.
+
+    Args:
+        keep: Whether such inputs keep their row; None where that cannot be chosen.
+    """
+    return f"; {SKIPPED}" if keep is False else ""

@@ -31,8 +31,9 @@ def local_reason(name: str, sources: Collection[str]) -> str:
         return "the folder holds a saved model, whose weights lie in it; there is nothing to fetch or to pin"
     if (path / "run.json").is_file():
         return run_without_model(path)
-    near = "" if path.exists() else did_you_mean_path(path)
-    return f"there is no folder of this name that holds a model{near}"
+    if path.is_dir():
+        return "the folder of this name holds no model; where it holds data, the backbone is named before them, as in zoo train NAME DATA"
+    return f"there is no folder of this name that holds a model{did_you_mean_path(path)}"
 
 
 def run_without_model(folder: Path) -> str:

@@ -75,7 +75,7 @@ def fit_with_baselines(
     budget: Any = None,
     **options: Any,
 ) -> Run:
-    """Fine-tune a model in place, and simpler methods beside it; arguments as for ``zoo.engine.train.fit.fit``.
+    """Fine-tune a model in place, and simpler methods beside it, and log which is better; arguments as for ``zoo.engine.train.fit.fit``.
 
     Raises:
         OptionError: As ``fit``; without validation data, or on several processes.
@@ -84,11 +84,13 @@ def fit_with_baselines(
     if recipe == "auto" or budget is not None:
         raise OptionError(AUTO)
     job = resolve_job(model, train, valid, recipe=recipe, options=options, objective=objective, quiet=quiet)
-    return run_with_baselines(job, out, resume=resume, validated=valid is not False)
+    run = run_with_baselines(job, out, resume=resume, validated=valid is not False)
+    (log.warning if any(row["lost"] for row in run.baselines) else log.info)("%s", run.verdict)
+    return run
 
 
 def run_with_baselines(job: Job, out: str | Path | None, *, resume: bool, validated: bool = True) -> Run:
-    """Run a job, then its baselines in folders below it; one line says aloud if the run lost to one.
+    """Run a job, then its baselines in folders below it, and say in one line whether the run lost to one: ``verdict``.
 
     These are the most frequent answer (``prior``), a solved linear probe, with an objective the labels alone without it, and the same
     network from random values where that takes less than two minutes by the time of the run.
@@ -115,7 +117,6 @@ def run_with_baselines(job: Job, out: str | Path | None, *, resume: bool, valida
     run = replace(run, baselines=[asdict(row) for row in rows], verdict=verdict)
     record = json.loads((run.dir / RECORD).read_text(encoding="utf-8"))
     write_run(run.dir, record | {FOLDER: {"rows": run.baselines, "verdict": verdict}})
-    (log.warning if any(row.lost for row in rows) else log.info)("%s", verdict)
     return run
 
 

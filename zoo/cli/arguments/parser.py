@@ -7,13 +7,29 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from zoo.errors import did_you_mean
 from zoo.models.checks.misplaced import RENAMED
+from zoo.util.typed_words import join_names
 
 T = TypeVar("T")
+# Words that people type for commands of another name, whose spelling is not near.
+NEAREST_COMMANDS = {
+    **dict.fromkeys(("fit", "finetune", "fine-tune", "run"), "zoo train"),
+    **dict.fromkeys(("test", "evaluate", "score", "validate"), "zoo eval"),
+    **dict.fromkeys(("infer", "inference", "classify"), "zoo predict"),
+    **dict.fromkeys(("features", "extract", "encode"), "zoo embed"),
+    **dict.fromkeys(("search", "find", "models", "backbones", "ls"), "zoo list"),
+    **dict.fromkeys(("info", "describe", "inspect", "summary"), "zoo show NAME"),
+    **dict.fromkeys(("install", "fetch", "pull", "get"), "zoo download"),
+    **dict.fromkeys(("check", "audit", "check-data"), "zoo data check"),
+    **dict.fromkeys(("help", "commands"), "zoo --help"),
+    "report": "zoo show RUN says how a run came about, zoo compare RUN OTHER what it reached, zoo eval RUN DATA measures it",
+    "version": "zoo --version",
+}
 Commands = Any  # argparse keeps the class of its subparsers private
 
 
@@ -31,7 +47,10 @@ class Parser(argparse.ArgumentParser):
             known = [*command._option_string_actions]
             # The values of unknown options are left over as well, and are not named.
             culprits = [word for word in unknown if word.startswith("-")] or unknown
-            names = [f"{word!r}{_by_set(word, known) or did_you_mean(word.partition('=')[0], known) or renamed(word)}" for word in culprits]
+            names = [
+                f"{word!r}{_by_set(word, known) or renamed(word, known) or did_you_mean(word.partition('=')[0], known)}"
+                for word in culprits
+            ]
             hint = "" if any(word.startswith("-") for word in unknown) else getattr(options, "surplus", "")
             hint = command.joined_values(arguments, unknown) or hint
             command.error(f"zoo {options.command} does not know {', '.join(names)}{hint}")
@@ -45,7 +64,7 @@ class Parser(argparse.ArgumentParser):
                 at = words.index(flag) + 1
                 end = next((index for index in range(at, len(words)) if words[index].startswith("-")), len(words))
                 if set(unknown) & set(words[at + 1 : end]):
-                    return f"; the values of {flag} are joined by commas, without blanks: {flag} {','.join(words[at:end])}"
+                    return f"; the values of {flag} are joined by commas, without blanks: {flag} {shlex.quote(join_names(words[at:end]))}"
         return ""
 
     def error(self, message: str) -> NoReturn:
@@ -53,7 +72,10 @@ class Parser(argparse.ArgumentParser):
         choice = re.match(r"argument COMMAND: invalid choice: '(.*?)'", message)
         if choice:
             names = list(self._commands())
-            message = f"there is no command {choice[1]!r}{did_you_mean(choice[1], names)}; the commands are: {', '.join(names)}"
+            near = f" (nearest: {NEAREST_COMMANDS[choice[1]]})" if choice[1] in NEAREST_COMMANDS else did_you_mean(choice[1], names)
+            message = f"there is no command {choice[1]!r}{near}; the commands are: {', '.join(names)}"
+        if message.endswith("arguments are required: COMMAND"):
+            message = f"name a command: {', '.join(self._commands())}"
         self.exit(2, f"error: {_plain(message)}\n{self.prog} --help lists its options\n")
 
     def _commands(self) -> dict[str, Parser]:
@@ -74,14 +96,19 @@ def _plain(message: str) -> str:
         return f"argument {found[1]}: {found[3]} is no {'whole number' if found[2] == 'int' else 'number'}"
     if found := re.fullmatch(r"argument (.*): invalid choice: '(.*)' \(choose from (.*)\)", message, re.DOTALL):
         choices = [choice.strip("' ") for choice in found[3].split(",")]
+        if len(choices) == 1 and not found[1].startswith("-"):  # a word that stands before the data, as in zoo data check DATA
+            return f"the word {choices[0]!r} is missing before {found[2]!r}"
         return f"argument {found[1]}: it is {found[2]!r}{did_you_mean(found[2], choices)}; it can be: {', '.join(choices)}"
     return message
 
 
-def renamed(word: str) -> str:
+def renamed(word: str, known: Collection[str]) -> str:
     """Return what a flag of another library is called here, or nothing."""
     name = RENAMED.get(word.partition("=")[0].lstrip("-").replace("-", "_"))
-    return f" (here: --set {name}=…)" if name else ""
+    flag = f"--{name.replace('_', '-')}" if name else ""
+    if not flag or not (flag in known or "--set" in known):
+        return ""
+    return f" (here: {flag})" if flag in known else f" (here: --set {name}=…)"
 
 
 def _by_set(word: str, known: Collection[str]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from zoo.declare import OVERFLOWS
 
+QUOTED = """; a name with a comma is quoted as in CSV: '"A, small",B'"""  # of names joined by commas
 OTHERS = "leave out samples whose label is none of the model's classes, instead of refusing them"
 
 

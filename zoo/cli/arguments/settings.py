@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from zoo.errors import OptionError, count, did_you_mean, fault_list
 from zoo.tasks.find import find_task
 from zoo.util.toml_files import read_toml
+from zoo.util.typed_words import plain_value, split_names
 
 # Keys of a config file besides the options of the recipe. TABLES are tables there.
 PLAIN = (
@@ -136,17 +136,7 @@ def _refuse_flags(options: Mapping[str, Any], given: Mapping[str, Any]) -> None:
         raise OptionError("; ".join(faults))
 
 
-def _json_or_text(value: str) -> Any:
-    """Parse a number, true or True, or a list of JSON; anything else is text."""
-    if value.strip() in ("True", "False"):  # as Python and the messages write them
-        return value.strip() == "True"
-    try:
-        return json.loads(value)
-    except ValueError:
-        return value.strip()
-
-
-def pairs(words: Iterable[str] | None, flag: str, *, parse: Callable[[str], Any] = _json_or_text, last: bool = False) -> dict[str, Any]:
+def pairs(words: Iterable[str] | None, flag: str, *, parse: Callable[[str], Any] = plain_value, last: bool = False) -> dict[str, Any]:
     """Parse ``key=value`` arguments.
 
     Args:
@@ -169,7 +159,7 @@ def pairs(words: Iterable[str] | None, flag: str, *, parse: Callable[[str], Any]
 
 def columns(words: str | None) -> dict[str, str]:
     """Parse ``file_name=file,group=patient_id``."""
-    return pairs(words.split(",") if words else (), "--columns", parse=str.strip)
+    return pairs(split_names(words, "--columns") if words else (), "--columns", parse=str.strip)
 
 
 def window(words: str | None) -> tuple[float, float] | None:
@@ -194,18 +184,18 @@ def thresholds(words: str | None) -> float | dict[str, Any] | None:
     try:
         return float(words)
     except ValueError:
-        return pairs(words.split(","), "--thresholds", last=True)
+        return pairs(split_names(words, "--thresholds"), "--thresholds", last=True)
 
 
 def names(words: str | None, flag: str = "--classes") -> list[str] | None:
-    """Parse ``Pneumonia,No_findings``; None if nothing is given.
+    """Parse ``Pneumonia,No_findings``, a name with a comma as ``"Pneumonia, viral",No_findings``; None if nothing is given.
 
     Raises:
-        OptionError: If a name is empty.
+        OptionError: If a name is empty, or a quotation mark is left open.
     """
-    parsed = None if words is None else [name.strip() for name in words.split(",")]
+    parsed = None if words is None else split_names(words, flag)
     if parsed is not None and not all(parsed):
-        raise OptionError(f"{flag} {words!r} is not of the form A,B")
+        raise OptionError(f"{flag} {words!r} is not of the form A,B: a name is empty")
     return parsed
 
 

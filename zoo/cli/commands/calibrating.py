@@ -8,6 +8,7 @@ from pathlib import Path
 
 from zoo.cli.arguments.parser import Commands
 from zoo.cli.arguments.pass_options import labelled_options, labelled_settings
+from zoo.cli.arguments.saved_model import config_of
 from zoo.cli.commands.training import DATA
 from zoo.cli.commands.using import MODEL
 from zoo.cli.output.stdout import Output, show_log, table
@@ -32,10 +33,9 @@ def calibrate(options: argparse.Namespace, out: Output) -> None:
         OutputPermissionError: If the folder cannot be written.
     """
     from zoo.data.sources.folders import check_exists
-    from zoo.saved.config import read_config
 
     folder = Path(options.model)
-    config = read_config(folder)  # raises before torch is imported if there is no saved model
+    config = config_of(options.model, [options.data], "zoo calibrate MODEL DATA")  # raises before torch is imported
     check_exists(Path(options.data))
     given = labelled_settings(options)
     if not (options.json or options.quiet):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.cli.arguments.data_by_task import data_by_task
 from zoo.cli.arguments.parser import Commands
 from zoo.cli.arguments.pass_options import labelled_options, labelled_settings
+from zoo.cli.arguments.saved_model import config_of
 from zoo.cli.commands.training import DATA
 from zoo.cli.commands.using import MODEL, PROCESSES, THRESHOLDS
 from zoo.cli.launch import launch_ranks
@@ -69,12 +70,11 @@ def evaluate(options: argparse.Namespace, out: Output) -> None:
     """Print the metrics of a saved model on labelled data, and write what else is asked for."""
     from zoo.cli.commands.fusing import evaluate_fused, is_fused
     from zoo.data.sources.folders import check_exists
-    from zoo.saved.config import read_config
 
     if is_fused(options.model):
         evaluate_fused(options, out)
         return
-    config = read_config(Path(options.model))  # raises before torch is imported if there is no saved model
+    config = config_of(options.model, [options.data], "zoo eval MODEL DATA")  # raises before torch is imported if there is no saved model
     data = data_by_task(options.data, config.task)
     for path in data.values() if isinstance(data, dict) else [data]:
         check_exists(Path(path))

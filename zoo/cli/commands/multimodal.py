@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from zoo.cli.arguments.parser import Commands
-from zoo.cli.arguments.pass_options import labelled_options, labelled_settings
+from zoo.cli.arguments.pass_options import QUOTED, labelled_options, labelled_settings
 from zoo.cli.output.stdout import Output, table
 from zoo.errors import OptionError
 from zoo.util.numbers import score_text
@@ -20,7 +20,12 @@ def register(commands: Commands) -> None:
     command = commands.add_parser("zero-shot", help=ZERO_SHOT, description=f"{ZERO_SHOT}; see docs/multimodal.md.")
     add = command.add_argument
     add("name", metavar="NAME", help="the name of a dual encoder, such as hf/openai/clip-vit-base-patch32, or a folder of one")
-    add("--classes", metavar="A,B", required=True, help="the classes in the order of the outputs; 0=zero,1=one gives words for names")
+    add(
+        "--classes",
+        metavar="A,B",
+        required=True,
+        help=f"the classes in the order of the outputs; 0=zero,1=one gives words for names{QUOTED}",
+    )
     add("--templates", metavar="T", action="append", help="a text with {} for the class, or photo, openai, siglip, name; may be repeated")
     add("--task", default="single-label", help="single-label (default) or multi-label")
     add("--weights", metavar="FILE", help="a file of both towers; else the published one")

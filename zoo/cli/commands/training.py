@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.cli.arguments.data_by_task import data_by_task
 from zoo.cli.arguments.parser import Commands, number_or_auto, whole_or_auto
+from zoo.cli.arguments.pass_options import QUOTED
 from zoo.cli.launch import launch_ranks
 from zoo.cli.output.rank_errors import errors_once
 from zoo.cli.output.stdout import Output, deferred_log, format_metrics, format_parameters, metrics_line, show_log, table
+from zoo.cli.output.wording import as_typed
 from zoo.engine.runtime.launch_env import launched, rank
 from zoo.engine.runtime.progress import in_time_units
 from zoo.engine.runtime.signals import ending_early
@@ -86,7 +88,7 @@ def add_run_arguments(command: argparse.ArgumentParser) -> None:
     add("--allow-partial", action="store_true", default=None, help="train although the weights do not fill the backbone")
     add("--out", metavar="DIR", help="the run directory")
     add("--resume", action="store_true", default=None, help="go on from the newest checkpoint in --out")
-    add("--classes", metavar="A,B", help="the classes, in the order of the model's outputs; else all that the data have")
+    add("--classes", metavar="A,B", help=f"the classes, in the order of the model's outputs; else all that the data have{QUOTED}")
     add(
         "--head",
         help="linear, mlp, tokens, zero-shot (of a dual encoder, from the names of the classes; of flyp the default), or a plugin's",
@@ -138,7 +140,7 @@ def train(options: argparse.Namespace, out: Output) -> None:
         scores = ["" if row["score"] is None else score_text(row["metric"], row["score"]) for row in run.baselines]
         rows = [[row["name"], score, row["note"]] for row, score in zip(run.baselines, scores, strict=True)]
         print(table(rows, ("baseline", run.baselines[0]["metric"], "note"), right=(1,)), end="\n\n")
-        print(textwrap.fill(run.verdict, 80))
+        print(textwrap.fill(as_typed(run.verdict), 80))
     print(*filter(None, (metrics_line(run.metrics), str(run.dir))), sep="\n")
 
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from zoo.cli.arguments.input_lines import STREAM, all_lines, is_stream, reads_texts
 from zoo.cli.arguments.parser import Commands
 from zoo.cli.arguments.pass_options import pass_options, pass_settings
+from zoo.cli.arguments.saved_model import config_of
 from zoo.cli.launch import launch_ranks
-from zoo.cli.output.prediction_rows import predict_lines, predicted_rows, prediction_cells, table_cells, trust_names
+from zoo.cli.output.prediction_rows import more_names, predict_lines, predicted_rows, prediction_cells, table_cells
 from zoo.cli.output.rank_errors import errors_once
 from zoo.cli.output.stdout import Output, claim_file, table
 from zoo.engine.runtime.launch_env import launched, rank
@@ -40,6 +41,7 @@ def register(commands: Commands) -> None:
     command.add_argument("inputs", metavar="INPUTS", nargs="+", help=f"{LINES}, and without --out answers each as it comes")
     command.add_argument("--out", type=Path, metavar="FILE", help="a .csv or .parquet file to write, however many inputs there are")
     command.add_argument("--thresholds", metavar="T", help=THRESHOLDS)
+    command.add_argument("--top", type=int, metavar="K", help="the K likeliest classes with their probabilities, in place of those of all")
     command.add_argument("--sets", type=float, metavar="SHARE", help=SETS)
     command.add_argument("--ood", action="store_true", help="a score of each input: above 1 it is unlike the data of zoo calibrate")
     _to_file(command)
@@ -70,29 +72,32 @@ def predict(options: argparse.Namespace, out: Output) -> None:
     """
     from zoo.cli.arguments import settings
     from zoo.cli.commands.fusing import is_fused, predict_fused
-    from zoo.saved.config import read_config
 
     if is_fused(options.model):
         predict_fused(options, out)
         return
     from_stream = _is_stream(options)
     target, given = _target(options, "predictions"), pass_settings(options)
-    config = read_config(Path(options.model))  # raises before torch is imported if there is no saved model
+    config = config_of(
+        options.model, options.inputs, "zoo predict MODEL INPUTS"
+    )  # raises before torch is imported if there is no saved model
     given |= {"thresholds": thresholds} if (thresholds := settings.thresholds(options.thresholds)) is not None else {}
     given |= {"sets": options.sets} if options.sets is not None else {}
     given |= {"ood": True} if options.ood else {}
+    given |= {"top": options.top} if options.top is not None else {}
     if target is not None:
         launch_ranks(options.words, options.num_processes)
     with errors_once(debug=options.debug):
         with uncollected():
-            from zoo.engine.inference.result_columns import decoder_of
+            from zoo.engine.inference.decoding.decoder import decoder_of
             from zoo.saved.load import open_model
 
             model = open_model(Path(options.model), config)
         if target is not None:
             _write(options, out, model, target, "predictions", given)
             return
-    decoder = decoder_of(model, given.pop("thresholds", None), sets=given.pop("sets", None), ood=given.pop("ood", False))
+    wanted = {name: given.pop(name) for name in ("thresholds", "sets", "ood", "top") if name in given}
+    decoder = decoder_of(model, **wanted)
     given["columns"] = _columns(options)
     if from_stream:
         for row in predict_lines(model, sys.stdin.buffer, decoder, **given):
@@ -102,8 +107,8 @@ def predict(options: argparse.Namespace, out: Output) -> None:
     if options.json:
         out.json(rows)
     else:
-        trust = trust_names(decoder)
-        print(table((table_cells(row, trust) for row in rows), ("input", "prediction", "probability", *trust)))
+        more = more_names(decoder)
+        print(table((table_cells(row, more) for row in rows), ("input", "prediction", *more)))
 
 
 def embed(options: argparse.Namespace, out: Output) -> None:

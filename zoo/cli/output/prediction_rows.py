@@ -10,7 +10,7 @@ from zoo.cli.output.wording import as_typed
 from zoo.errors import CorruptInputError, DataError
 
 if TYPE_CHECKING:
-    from zoo.engine.inference.result_columns import Decoder
+    from zoo.engine.inference.decoding.decoder import Decoder
     from zoo.models.task_model import TaskModel
 
 SHOWN = 60  # characters of an input in a printed table
@@ -19,6 +19,7 @@ SHOWN = 60  # characters of an input in a printed table
 def predicted_rows(model: TaskModel, source: Any, decoder: Decoder, **options: Any) -> list[dict[str, Any]]:
     """Return a row per input: ``input``, ``label``, and ``probabilities`` where the task has them, or ``error``.
 
+    Where a number of likeliest classes is wanted, ``top`` has their ``label`` and ``probability`` in place of ``probabilities``.
     Where the decoder gives them also ``set`` (of a regression ``interval``) and ``ood``.
 
     Args:
@@ -33,7 +34,10 @@ def predicted_rows(model: TaskModel, source: Any, decoder: Decoder, **options: A
     found = predict_outputs(model, source, decoder.forward(model), **options)
     names, labels = names_of(found.table.inputs, range(len(found.table))), decoder.decode(found.values)
     rows: list[dict[str, Any]] = [{"input": name, "label": plain_label(label)} for name, label in zip(names, labels, strict=True)]
-    if decoder.has_probabilities and not decoder.task.per_token:
+    if decoder.top is not None:
+        for row, best in zip(rows, decoder.top_labels(found.values), strict=True):
+            row["top"] = [{"label": plain_label(label), "probability": share} for label, share in best]
+    elif decoder.has_probabilities and not decoder.task.per_token:
         for row, shares in zip(rows, decoder.probabilities(found.values), strict=True):
             known = zip(decoder.names, map(float, shares), decoder.of_classes, strict=True)
             row["probabilities"] = {name: share for name, share, of_class in known if of_class}
@@ -73,7 +77,7 @@ def predict_lines(
             name = line_name(line)
             try:
                 source = line_input(line, number, textual=textual)
-                (row,) = predicted_rows(model, [source], decoder, **options)
+                (row,) = predicted_rows(model, [source], decoder, skippable=on_error == "stop", **options)
             except (DataError, CorruptInputError) as error:
                 if on_error == "stop":
                     raise
@@ -82,7 +86,7 @@ def predict_lines(
 
 
 def prediction_cells(row: dict[str, Any]) -> list[str]:
-    """Return the input, the label or labels, their probabilities, set and score of an outlier; or the input and its error."""
+    """Return the input, the label or labels, their probabilities or the likeliest ones, set and score of an outlier; or input and error."""
     if "error" in row:
         return [row["input"], f"error: {row['error']}"]
     label, shares = row["label"], row.get("probabilities", {})
@@ -96,10 +100,11 @@ def prediction_cells(row: dict[str, Any]) -> list[str]:
             ),
         ]
     chosen = label if isinstance(label, list | tuple) else [label]
-    probabilities = ", ".join(f"{shares[one]:.3f}" for one in chosen if one in shares)
+    probabilities = [f"{one['label']} {one['probability']:.3f}" for one in row.get("top", ())]
+    probabilities = probabilities or [", ".join(f"{shares[one]:.3f}" for one in chosen if one in shares)]
     trust = [", ".join(map(_short, row[name])) or "none" for name in ("set", "interval") if name in row]
     trust += [f"{row['ood']:.2f}"] if "ood" in row else []
-    return [row["input"], ", ".join(map(str, chosen)) or "none", probabilities, *trust]
+    return [row["input"], ", ".join(map(str, chosen)) or "none", *probabilities, *trust]
 
 
 def _of_task(shares: dict[str, float], task: str) -> dict[str, float]:
@@ -107,24 +112,25 @@ def _of_task(shares: dict[str, float], task: str) -> dict[str, float]:
     return {name.partition("/")[2]: share for name, share in shares.items() if name.startswith(f"{task}/")}
 
 
-def trust_names(decoder: Decoder) -> list[str]:
-    """Return the names of the columns of a printed table behind the probability."""
+def more_names(decoder: Decoder) -> list[str]:
+    """Return the names of the columns of a printed table behind the prediction."""
+    shares = ["probability"] if decoder.top is None else [f"top_{place + 1}" for place in range(decoder.top)]
     sets = [] if decoder.sets is None else ["set" if decoder.task.has_classes else "interval"]
-    return sets + (["ood"] if decoder.ood else [])
+    return shares + sets + (["ood"] if decoder.ood else [])
 
 
 def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def table_cells(row: dict[str, Any], trust: Sequence[str] = ()) -> list[str]:
+def table_cells(row: dict[str, Any], more: Sequence[str] = ("probability",)) -> list[str]:
     """Return the cells of a printed table: the beginning of the input, and no more than that it cannot be read.
 
     Args:
         row: Of ``predicted_rows``.
-        trust: The names of ``trust_names``.
+        more: The names of ``more_names``.
     """
-    text, *rest = [row["input"], "cannot be read", "", *("" for _ in trust)] if "error" in row else prediction_cells(row)
+    text, *rest = [row["input"], "cannot be read", *("" for _ in more)] if "error" in row else prediction_cells(row)
     return [text if len(text) <= SHOWN else text[: SHOWN - 1] + "…", *rest]
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from zoo.cli.output.wording import as_typed
 from zoo.engine.runtime.launch_env import launched, rank
 from zoo.errors import InterruptedRunError, RankError, ZooError
 
@@ -38,11 +39,11 @@ def _show(error: ZooError | InterruptedRunError) -> None:
     from zoo.engine.distributed.heartbeat import announce, announced
 
     if not rank():
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print(f"error: {as_typed(str(error))}", file=sys.stderr, flush=True)
         announce(str(error))
         return
     text = announced(PATIENCE)
     # A RankError only reports the failure of another rank.
     if not (text and (isinstance(error, RankError) or str(error) in text)):
         announce(str(error))
-        print(f"error on rank {rank()}: {error}", file=sys.stderr, flush=True)
+        print(f"error on rank {rank()}: {as_typed(str(error))}", file=sys.stderr, flush=True)

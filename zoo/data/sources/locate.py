@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.data.sources.image_files import IMAGE_SUFFIXES, walk
+from zoo.data.unreadable_input import skip_hint
 from zoo.errors import DataError, count, examples
 
 log = logging.getLogger("zoo")
@@ -29,7 +30,7 @@ def place_files(
     root: str | os.PathLike[str] | None = None,
     *,
     reads: str = "image",
-    missing_ok: bool = False,
+    missing_ok: bool | None = None,
 ) -> list[Any]:
     """Return inputs as paths of files that exist; images and arrays are unchanged.
 
@@ -38,7 +39,7 @@ def place_files(
     ``reads`` volumes, and of no other.
 
     Raises:
-        DataError: If files do not exist, unless ``missing_ok``, or a name fits several, naming the first four.
+        DataError: If files do not exist, unless ``missing_ok`` (None: no choice), or a name fits several, naming the first four.
     """
     folder = _folder(base, root)
     # os.path is ten times faster than Path over 10^5 rows.
@@ -67,6 +68,7 @@ def place_files(
             raise DataError(f"{wrong}, which are not fetched: {examples(missing)}; {_FETCH}")
         hint = f"; paths are relative to {folder or str(Path.cwd())!r}, and suffixes such as .png and .jpg were tried"
         hint += "" if root is not None else "; root=FOLDER (--root) names another folder"
+        hint += skip_hint(missing_ok)
         do = "does" if len(missing) == 1 else "do"
         raise DataError(f"{source} names {count(len(missing), 'file')} of {len(placed)} that {do} not exist: {examples(missing)}{hint}")
     if len(rows) > len(missing):

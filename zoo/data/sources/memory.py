@@ -18,7 +18,7 @@ from zoo.data.sources.tables.columns import find_columns, usual_columns
 from zoo.data.sources.tables.frames import raw_of
 from zoo.data.sources.torch_items import Items
 from zoo.data.texts.text_inputs import refuse_mixed, text_item
-from zoo.data.unreadable_input import unreadable
+from zoo.data.unreadable_input import skip_hint, unreadable
 from zoo.errors import DataError, count, examples
 
 log = logging.getLogger("zoo")
@@ -115,8 +115,8 @@ def read_texts(inputs: Any, labels: Any, options: ReadOptions, source: str = "th
     if refused and not options.keep_unreadable:
         named = examples([f"row {row} ({reason})" for row, reason in refused.items()])
         kind = "a text or a list of words" if of_words else "a text or a pair of texts"
-        remedy = "remove them" + (", or take on_error='skip' (--on-error skip)" if options.labelled is False else "")
-        raise DataError(f"{source}: {count(len(refused), 'input')} of {len(items)} cannot be read as {kind}: {named}; {remedy}")
+        hint = skip_hint(options.keep_unreadable)
+        raise DataError(f"{source}: {count(len(refused), 'input')} of {len(items)} cannot be read as {kind}: {named}; remove them{hint}")
     if options.labelled is not False and not of_words:
         refuse_mixed(items, source)
     if labels is not None and len(labels) != len(items):

@@ -17,6 +17,7 @@ from zoo.data.sources import array_files, conll, folders, memory
 from zoo.data.sources.cells import is_empty
 from zoo.data.sources.image_files import IMAGE_SUFFIXES
 from zoo.data.sources.locate import place_files
+from zoo.data.sources.other_libraries import as_frame, is_saved_dataset, open_saved_dataset, remedy_of_items, remedy_of_type
 from zoo.data.sources.tables import frames, table_files
 from zoo.data.sources.tables.columns import TEXT_COLUMNS
 from zoo.data.sources.tables.table_contents import OTHER_KINDS
@@ -61,13 +62,16 @@ def read(source: Any, options: ReadOptions) -> Raw:
 
 
 def _read(source: Any, options: ReadOptions) -> Raw:
-    source = of_loader(source)
+    source = as_frame(of_loader(source))
     if isinstance(source, str) and not source.strip() and not options.textual:
         raise DataError("the path is an empty text; give a folder or a file, and '.' for the current folder")
     if options.textual and isinstance(source, str) and options.labelled is False and not names_file(source):
         return memory.read_texts([source], None, options, LONE_TEXT)
     if isinstance(source, str | os.PathLike):
-        return _read_path(Path(os.path.expanduser(source)), options)  # noqa: PTH111  # Path's raises for an unknown user
+        path = Path(os.path.expanduser(source))  # noqa: PTH111  # Path's raises for an unknown user
+        if is_saved_dataset(path):
+            return replace(_read(open_saved_dataset(path), options), source=repr(str(path)))
+        return _read_path(path, options)
     # A DataFrame or a Hub dataset exists only if its library is already imported.
     if isinstance(source, _class("pandas", "DataFrame")):
         return frames.read_frame(source, options)
@@ -124,7 +128,7 @@ def _read_texts(source: Any, options: ReadOptions) -> Raw:
     if isinstance(source, list | tuple | np.ndarray):
         return memory.read_texts(source, None, options, "the list")
     if not _is_dataset(source):
-        raise DataError(f"data of type {type(source).__name__} cannot be read; give {_TEXT_KINDS}")
+        raise DataError(f"data of type {type(source).__name__} cannot be read; give {_TEXT_KINDS}{remedy_of_type(source)}")
     raw = read_torch(source, options)
     return replace(raw, inputs=memory.read_texts(_fetched(raw.inputs, options), raw.labels, options, raw.source).inputs)
 
@@ -215,11 +219,7 @@ def _read_memory(source: Any, options: ReadOptions) -> Raw:
         and not isinstance(source[0], (str, bytes, Mapping, os.PathLike, _class("PIL.Image", "Image")))
     ):
         raw = memory.read_arrays(*source, reads=reads, channels=options.channels)
-        return (
-            raw
-            if options.root is None
-            else replace(raw, inputs=place_files(raw.inputs, raw.source, root=options.root, reads=options.reads))
-        )
+        return _placed(raw, options) if isinstance(raw.inputs, list) else raw
     if hasattr(source, "dataobj"):  # one nibabel image
         source = [source]
     if isinstance(source, list | tuple):
@@ -227,8 +227,7 @@ def _read_memory(source: Any, options: ReadOptions) -> Raw:
     if isinstance(source, (np.ndarray, _class("torch", "Tensor"))):
         return memory.read_arrays(source, None, "the array", reads=reads, channels=options.channels)
     if not _is_dataset(source):
-        table = "; pandas.DataFrame(data) makes a table of columns" if isinstance(source, Mapping) else ""
-        raise DataError(f"data of type {type(source).__name__} cannot be read; give {_KINDS}{table}")
+        raise DataError(f"data of type {type(source).__name__} cannot be read; give {_KINDS}{remedy_of_type(source)}")
     return read_torch(source, options)
 
 
@@ -252,7 +251,13 @@ def _read_list(items: Sequence[Any], options: ReadOptions) -> Raw:
         }
     )
     if odd:
-        raise DataError(f"the list holds {examples(odd)}; give paths, encoded bytes, PIL images, arrays or tensors (labels go into (X, y))")
+        kinds = "paths, encoded bytes, PIL images, arrays or tensors"
+        raise DataError(f"the list holds {examples(odd)}; give {kinds} ({remedy_of_items(raw.inputs)})")
+    return _placed(raw, options)
+
+
+def _placed(raw: Raw, options: ReadOptions) -> Raw:
+    """Return a list of inputs whose paths are those of files that exist."""
     inputs = place_files(raw.inputs, raw.source, root=options.root, reads=options.reads, missing_ok=options.keep_unreadable)
     return replace(raw, inputs=inputs)
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zoo.data.sources.cells import is_empty
-from zoo.data.unreadable_input import Unreadable, unreadable
+from zoo.data.unreadable_input import Unreadable, skip_hint, unreadable
 from zoo.errors import DataError, count, examples
 
 _BROKEN = "it has a lone surrogate, half of a character; read its source as UTF-8"
 
 
-def texts_of(values: Mapping[str, Sequence[Any]], source: str, *, keep_unreadable: bool = False) -> list[Any]:
+def texts_of(values: Mapping[str, Sequence[Any]], source: str, *, keep_unreadable: bool | None = None) -> list[Any]:
     """Return texts, pairs of texts, or lists of words from the columns by their roles.
 
     Raises:
@@ -34,7 +34,8 @@ def texts_of(values: Mapping[str, Sequence[Any]], source: str, *, keep_unreadabl
     odd = [f"row {row} ({reason})" for row, reason in unreadable(items).items()]
     if odd and not keep_unreadable:
         kind = "words" if "words" in values else "texts"
-        raise DataError(f"{source}: {count(len(odd), 'row')} of {len(items)} cannot be read as {kind}: {examples(odd)}")
+        hint = skip_hint(keep_unreadable)
+        raise DataError(f"{source}: {count(len(odd), 'row')} of {len(items)} cannot be read as {kind}: {examples(odd)}; remove them{hint}")
     return items
 
 

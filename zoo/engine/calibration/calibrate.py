@@ -104,7 +104,8 @@ def calibrate(
     log_splits(table, split, "calibrate the model")
     digest = table_digest(table)
     _warn(model, table, {digest, samples_digest(table)})
-    found = run_whole(model, table, model.outputs_and_features, chosen)
+    with chosen.naming_skip():
+        found = run_whole(model, table, model.outputs_and_features, chosen)
     good = [row for row in range(len(table)) if row not in found.errors]
     outputs, targets = found.values[good].astype(np.float64), np.asarray(table.select(good).targets)
     logits, features = outputs[:, : model.num_classes], outputs[:, model.num_classes :]

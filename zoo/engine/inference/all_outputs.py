@@ -68,7 +68,7 @@ def run_whole(
     known = ranks.gather({str(row): reason for row, reason in errors.items()})
     found.errors = dict(sorted((int(row), reason) for some in known for row, reason in some.items()))
     long = sum_of(long, ranks)
-    warn_of_errors(table, found.errors, len(found.errors), "have no result", quiet=not ranks.main)
+    warn_of_errors(table, found.errors, len(found.errors), "no result", quiet=not ranks.main)
     if ranks.main:
         log_overflow(long, model, table, options)
     return found
@@ -139,6 +139,13 @@ def check_same_inputs(ranks: Ranks, table: Table) -> None:
 def warn_of_errors(table: Table, errors: Mapping[int, str], number: int, effect: str, *, quiet: bool = False) -> None:
     """Log how many inputs could not be read, with examples.
 
+    Args:
+        table: The inputs.
+        errors: Why some or all of them could not be read, by their rows.
+        number: How many could not.
+        effect: What they have then, such as ``no result``.
+        quiet: Log nothing.
+
     Raises:
         DataError: If none could.
     """
@@ -149,6 +156,7 @@ def warn_of_errors(table: Table, errors: Mapping[int, str], number: int, effect:
     if number == len(table):
         raise DataError(f"{table.source}: none of its {count(number, 'input')} can be read: {shown}")
     if not quiet:
+        effect = f"{'has' if number == 1 else 'have'} {effect}"
         log.warning("%s: %s of %d cannot be read and %s: %s", table.source, count(number, "input"), len(table), effect, shown)
 
 

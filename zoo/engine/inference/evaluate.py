@@ -15,10 +15,10 @@ from zoo.data.table import Table
 from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.distributed.rendezvous import joined
 from zoo.engine.inference.all_outputs import TIMEOUT, AllOutputs, check_same_inputs, run_whole
+from zoo.engine.inference.decoding.decoder import Decoder, decoder_of
 from zoo.engine.inference.evaluation import Evaluation
 from zoo.engine.inference.inference_options import BATCH_SIZE, InferenceOptions, inputs_in_use
 from zoo.engine.inference.metrics import measure, wanted_metrics
-from zoo.engine.inference.result_columns import Decoder, decoder_of
 from zoo.engine.loading.sources import channels_of, check_targets, reads, table_digest
 from zoo.engine.runtime.signals import StopFlag, Stopped, stop_signals
 from zoo.errors import InterruptedRunError, OptionError, check_together, did_you_mean, examples
@@ -126,7 +126,8 @@ def evaluate(
             inputs_in_use(model, table, options)
             turned = positive is not None and _turned(model, table.classes, positive)
         check_same_inputs(ranks, table)
-        done = _run(model, table, options, ranks)
+        with options.naming_skip():
+            done = _run(model, table, options, ranks)
     _warn_of_calibration_data(decoder, table)
     found = Evaluation({}, decoder, table, done.values, done.errors, wanted.named(decoder.task))
     if done.errors:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from zoo.data.table import Table
-from zoo.data.unreadable_input import Unreadable
+from zoo.data.texts.encode import RefusedTextsError
+from zoo.data.unreadable_input import SKIPPED, Unreadable
 from zoo.declare import Inputs, Text
 from zoo.engine.loading.sources import channels_of, refuse_window
 from zoo.engine.runtime.input_changes import resized, with_overflow
-from zoo.errors import DataError, OptionError, checked_fields, did_you_mean
+from zoo.errors import CorruptInputError, DataError, OptionError, checked_fields, did_you_mean
 from zoo.models.task_model import TaskModel
 from zoo.util.numbers import is_whole
 
@@ -58,6 +61,16 @@ class InferenceOptions:
     def skip(self) -> bool:
         """Whether inputs that cannot be read are skipped."""
         return self.on_error == "skip"
+
+    @contextmanager
+    def naming_skip(self) -> Iterator[None]:
+        """Add to an error of an input that cannot be read that such inputs may be skipped."""
+        try:
+            yield
+        except (CorruptInputError, RefusedTextsError) as error:
+            if not self.skip:
+                error.args = (f"{error}; {SKIPPED}",)
+            raise
 
 
 def inputs_in_use(model: TaskModel, table: Table, options: InferenceOptions) -> Inputs:

@@ -14,7 +14,7 @@ from zoo.data.split import normal_group
 from zoo.data.table import Table
 from zoo.engine.inference.confidence_intervals import check_level, check_specificity
 from zoo.engine.inference.confidence_intervals import intervals as bootstrap
-from zoo.engine.inference.result_columns import Decoder
+from zoo.engine.inference.decoding.decoder import Decoder
 from zoo.engine.options.own_parts import own_metrics, take_own_parts
 from zoo.errors import DataError, OptionError, count, examples, fault_list, refusals
 from zoo.models.task_model import TaskModel

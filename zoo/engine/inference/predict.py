@@ -6,6 +6,7 @@ import inspect
 import logging
 import os
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -17,9 +18,9 @@ from zoo.data.open import open_data
 from zoo.data.table import Table
 from zoo.declare import Text
 from zoo.engine.inference.all_outputs import AllOutputs, run_whole
+from zoo.engine.inference.decoding.decoder import decoder_of
 from zoo.engine.inference.evaluate import evaluate
 from zoo.engine.inference.inference_options import InferenceOptions, inputs_in_use, prompted
-from zoo.engine.inference.result_columns import decoder_of
 from zoo.engine.loading.sources import channels_of, reads
 from zoo.engine.loading.stream import Function
 from zoo.errors import OptionError, check_options, examples
@@ -54,7 +55,15 @@ def _keywords(function: Callable[..., Any]) -> list[str]:
     return [name for name, parameter in inspect.signature(function).parameters.items() if parameter.kind is parameter.KEYWORD_ONLY]
 
 
-def predict(model: TaskModel, inputs: Any, *, thresholds: Wanted | None = None, sets: float | None = None, **options: Any) -> list[Any]:
+def predict(
+    model: TaskModel,
+    inputs: Any,
+    *,
+    thresholds: Wanted | None = None,
+    sets: float | None = None,
+    top: int | None = None,
+    **options: Any,
+) -> list[Any]:
     """Return the prediction for each input, in order; None for one that was skipped.
 
     A label (its index where the model has no labels), a tuple of the labels above their thresholds, or a number (a tuple where the
@@ -68,11 +77,22 @@ def predict(model: TaskModel, inputs: Any, *, thresholds: Wanted | None = None, 
             those of the model.
         sets: How often a prediction set is to hold the truth, such as 0.9: gives, instead of a label, a tuple of the labels that belong
             to the set, the likeliest first; of a regression the two ends of an interval. Needs a model that was calibrated.
+        top: How many of the likeliest classes are wanted: gives, instead of a label, a list of pairs of a label and its probability,
+            the likeliest first. Not for a regression, for words, or for several tasks.
         **options: As for ``predict_proba``.
+
+    Raises:
+        OptionError: If both ``sets`` and ``top`` are given, or one of them does not fit the model.
     """
-    decoder = decoder_of(model, thresholds, sets=sets)
+    if sets is not None and top is not None:
+        raise OptionError("sets and top are given, and each gives another kind of prediction; leave one of them out")
+    decoder = decoder_of(model, thresholds, sets=sets, top=top)
     found = predict_outputs(model, inputs, model, **options)
-    labels = decoder.decode(found.values) if sets is None else decoder.set_labels(found.values)
+    labels: list[Any]
+    if top is not None:
+        labels = decoder.top_labels(found.values)
+    else:
+        labels = decoder.decode(found.values) if sets is None else decoder.set_labels(found.values)
     return [None if row in found.errors else label for row, label in enumerate(labels)] if found.errors else labels
 
 
@@ -128,11 +148,25 @@ def predict_outputs(
     split: str | None = None,
     columns: Mapping[str, str] = _NONE,
     root: str | os.PathLike[str] | None = None,
+    skippable: bool = True,
     **options: Any,
 ) -> AllOutputs:
-    """Return the outputs of a function of a model for each input, with the errors of those that were skipped."""
+    """Return the outputs of a function of a model for each input, with the errors of those that were skipped.
+
+    Args:
+        model: The model.
+        inputs: As for ``predict_proba``.
+        forward: From a batch of inputs to a batch of outputs.
+        split: As for ``predict_proba``.
+        columns: As for ``predict_proba``.
+        root: As for ``predict_proba``.
+        skippable: Whether the caller takes ``on_error="skip"``, which an error of an input then names.
+        **options: Fields of ``InferenceOptions``.
+    """
     chosen = InferenceOptions(**options)
-    return run_whole(model, opened(model, inputs, chosen, split=split, columns=columns, root=root), forward, chosen)
+    table = opened(model, inputs, chosen, split=split, columns=columns, root=root, skippable=skippable)
+    with chosen.naming_skip() if skippable else nullcontext():
+        return run_whole(model, table, forward, chosen)
 
 
 def opened(
@@ -143,8 +177,9 @@ def opened(
     split: str | None = None,
     columns: Mapping[str, str] = _NONE,
     root: str | os.PathLike[str] | None = None,
+    skippable: bool = True,
 ) -> Table:
-    """Open the inputs of a prediction.
+    """Open the inputs of a prediction; arguments as for ``predict_outputs``.
 
     Raises:
         DataError: If there are none, or files do not exist, unless they are skipped.
@@ -153,7 +188,7 @@ def opened(
     channels = channels_of(model)
     source = inputs if isinstance(model.inputs, Text) else _as_list(inputs, model.spec.modality, channels)
     opening: dict[str, Any] = {"task": model.task, "split": split, "columns": columns, "root": root, "channels": channels}
-    opening |= {"reads": reads(model), "keep_unreadable": options.skip, "default_split": "test"}
+    opening |= {"reads": reads(model), "keep_unreadable": options.skip if skippable else None, "default_split": "test"}
     table = open_data(source, labelled=False, **opening)
     inputs_in_use(model, table, options)
     prompted(model, table, options.prompt_name)

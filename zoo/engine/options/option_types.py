@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, ValidationError
 
 from zoo.errors import did_you_mean
+from zoo.util.typed_words import split_names
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,9 @@ def pair_of(meaning: str) -> Callable[[Any], Any]:
 
 
 def names_listed(value: Any) -> Any:
-    """Return names written as ``a,b`` as a list."""
+    """Return names written as ``a,b`` as a list; one with a comma is quoted as in a CSV file."""
     if isinstance(value, str):
-        value = [name.strip() for name in value.split(",")]
+        value = split_names(value)
     if not isinstance(value, (list, tuple)) or not all(_is_column(name) for name in value):
         raise ValueError("must be a list of names")
     return tuple(map(str, value))

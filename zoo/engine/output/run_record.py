@@ -12,8 +12,8 @@ import numpy as np
 
 from zoo.data.table import Table, names_of
 from zoo.declare import Text
+from zoo.engine.inference.decoding.decoder import Decoder
 from zoo.engine.inference.inference_options import InferenceOptions
-from zoo.engine.inference.result_columns import Decoder
 from zoo.engine.loading.digests import add_values, file_key
 from zoo.engine.runtime.device import choose_device, choose_precision
 from zoo.models.task_model import TaskModel
@@ -29,6 +29,7 @@ def run_record(model: TaskModel, table: Table, decoder: Decoder, options: Infere
     used |= {"device": where.type, "precision": choose_precision(options.precision, where), "thresholds": decoder.thresholds}
     calibration = decoder.calibration
     used |= {"sets": decoder.sets, "ood": decoder.ood, "calibration": calibration and calibration.fields()}
+    used |= {} if decoder.top is None else {"top": decoder.top}
     used["prompt"] = model.inputs.prompts[options.prompt_name] if isinstance(model.inputs, Text) and options.prompt_name else None
     inputs, files, known = _digests(table)
     return {

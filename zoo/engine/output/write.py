@@ -15,10 +15,11 @@ from zoo.data.texts.overflow import Overflow
 from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.distributed.rendezvous import joined
 from zoo.engine.inference.all_outputs import TIMEOUT, check_same_inputs, log_overflow, sum_of, warn_of_errors
+from zoo.engine.inference.decoding.decoder import Decoder, decoder_of
 from zoo.engine.inference.inference_options import InferenceOptions
 from zoo.engine.inference.output_blocks import Block, blocks_of, run_blocks
 from zoo.engine.inference.predict import opened
-from zoo.engine.inference.result_columns import Column, Columns, Decoder, decoder_of, result_columns
+from zoo.engine.inference.result_columns import Column, Columns, result_columns
 from zoo.engine.output.finished import find_finished, remember_finished
 from zoo.engine.output.formats import check_suffix, to_arrow
 from zoo.engine.output.parts import PartFolder, differences
@@ -77,6 +78,7 @@ def write_results(
     thresholds: Wanted | None = None,
     sets: float | None = None,
     ood: bool = False,
+    top: int | None = None,
     overwrite: bool = False,
     resume: bool = False,
     **options: Any,
@@ -97,6 +99,7 @@ def write_results(
         thresholds: As for ``predict``.
         sets: As for ``predict``: a column ``set``, of a regression ``low`` and ``high``.
         ood: Whether predictions have a column ``ood``, see ``ood_score``.
+        top: As for ``predict``: columns ``top_1``, ``top_1_probability`` and so on in place of ``probability_CLASS``.
         overwrite: Replace a file, once the new one is whole, and drop the parts of a run that was cut off.
         resume: Go on with a run that was cut off; where there is none, begin. The file of a finished run stays as it is, if its
             model, inputs and options are the same.
@@ -111,9 +114,9 @@ def write_results(
     """
     require_extra("tables", f"writing {str(out)!r}")
     chosen, parts = InferenceOptions(**options), PartFolder(check_suffix(Path(out), SUFFIXES[what]))
-    if what == "features" and (sets is not None or ood):
-        raise OptionError("sets and ood are for predictions, not for features")
-    decoder = decoder_of(model, thresholds, sets=sets, ood=ood, predicts=what == "predictions")
+    if what == "features" and (sets is not None or ood or top is not None):
+        raise OptionError("sets, ood and top are for predictions, not for features")
+    decoder = decoder_of(model, thresholds, sets=sets, ood=ood, top=top, predicts=what == "predictions")
     with joined(chosen.device, TIMEOUT) as ranks, stop_signals() as stop:
         with ranks.together():
             table = opened(model, inputs, chosen, split=split, columns=columns, root=root)
@@ -187,7 +190,7 @@ def _write(
 
     long = Overflow()
     with _telling_what_is_done(parts, len(table), stop, ranks):
-        with ranks.together():
+        with ranks.together(), options.naming_skip():
             if mine:
                 forward = decoder.forward(model) if what == "predictions" else model.embed_batch
                 long = run_blocks(model, table, forward, options, each=each, blocks=mine, poll=poll)
@@ -210,7 +213,7 @@ def _join(table: Table, parts: PartFolder, blocks: list[range], *, skip: bool) -
             errors |= found if len(errors) < SHOWN else {}
         if number == len(table):
             parts.remove()  # there is nothing to go on with
-        warn_of_errors(table, errors, number, "have empty values")
+        warn_of_errors(table, errors, number, "empty values")
     names = next(iter(parts.tables(blocks[:1], ()))).column_names
     parts.join(blocks, [name for name in names if skip or name != "error"])
     parts.remove()

@@ -14,7 +14,7 @@ from zoo.data.folds import Fold
 from zoo.data.split import hold_out, normal_group
 from zoo.data.table import Table
 from zoo.engine.distributed.rendezvous import joined
-from zoo.engine.inference.result_columns import decoder_of
+from zoo.engine.inference.decoding.decoder import decoder_of
 from zoo.engine.preview.preview import untouched
 from zoo.engine.runtime.progress import Progress, in_time_units
 from zoo.engine.runtime.signals import StopFlag

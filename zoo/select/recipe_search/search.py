@@ -15,6 +15,7 @@ from zoo.engine.distributed.rendezvous import joined
 from zoo.engine.inference.confidence_intervals import drawn_metrics, exact_units, interval_of
 from zoo.engine.inference.evaluate import evaluate
 from zoo.engine.inference.metrics import drawn_groups
+from zoo.engine.loading.sources import check_tables
 from zoo.engine.preview.preview import untouched
 from zoo.engine.rundir.run_folder import Run
 from zoo.engine.runtime.progress import Progress, in_time_units
@@ -74,6 +75,8 @@ class Search:
         self._too_long: set[str] = set()
         job = trials[0].job()
         self._task, self._valid, self._config = find_task(model.task), job.open_data()[1], job.config
+        if self._valid is not None and job.config.on_corrupt == "skip":  # each evaluation would else warn of what is left out
+            self._valid = check_tables(model, job.open_data(), job.config)[1]
         self.monitor = progress.monitor
         self.lower = self.monitor in {*self._task.lower_is_better, *job.own.lower}
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from zoo.engine.options.augment_options import AugmentFields
 from zoo.engine.options.config import Config
 from zoo.errors import OptionError
+from zoo.util.typed_words import plain_value
 
 FACTOR = "lr_factor"  # multiplies the learning rate of the recipe, as recipes differ in it
 
@@ -133,14 +134,5 @@ def parse(value: Any) -> Dimension:
         if numbers is not None:
             return Range(*numbers, log=bool(kind), whole=whole)
     if "|" in text:
-        return Choice(tuple(_plain(part.strip()) for part in text.split("|")))
+        return Choice(tuple(plain_value(part) for part in text.split("|")))
     raise OptionError(f"{text!r} is neither a range (1e-5..1e-2,log) nor a choice (8|16|32)")
-
-
-def _plain(word: str) -> Any:
-    if word in ("True", "False"):  # as Python writes them
-        return word == "True"
-    try:
-        return json.loads(word)
-    except ValueError:
-        return word

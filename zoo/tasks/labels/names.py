@@ -105,8 +105,9 @@ def separator_hint(names: Collection[str]) -> str:
         joined = [name for name in names if separator in name]
         found = [name for name in joined if len(parts := name.split(separator)) > 1 and all(part.strip() in known for part in parts)]
         if found:
+            quoted = ", and on the command line a class of this name stands in double quotes" if separator == "," else ""
             return (
                 f"{examples(list(map(repr, found)))} {'looks' if len(found) == 1 else 'look'} like several labels joined by {separator!r}; "
-                "with task='multi-label' labels are separated by '|', ';' or ','"
+                f"with task='multi-label' labels are separated by '|', ';' or ','{quoted}"
             )
     return ""

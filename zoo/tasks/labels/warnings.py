@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import logging
-import re
-import unicodedata
-from collections import defaultdict
-from collections.abc import Sequence
-from decimal import Decimal
 
 import numpy as np
 
 from zoo.data.table import Table
 from zoo.errors import count, examples
 from zoo.tasks.labels.names import is_number
+from zoo.tasks.labels.spelling import looks_alike
 
 log = logging.getLogger("zoo")
-_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d{1,4})?")
 _SHOWN = 8
 # What people write where a label is missing, in lower case.
 _BLANKS = {"n/a", "#n/a", "na", "<na>", "none", "null", "nil", "missing", "unknown", "unlabeled", "unlabelled", "not available", "tbd"}
@@ -134,25 +129,3 @@ def _warn_of_lists(table: Table) -> None:
             )
             log.warning(line, table.source, count(len(lists), "list"), examples([*map(repr, lists)]))
             return
-
-
-def looks_alike(names: Sequence[str]) -> list[list[str]]:
-    """Return the names that are equal but for case, blanks, invisible letters, width and the spelling of a number, as 1e3 and 1000."""
-    found: dict[str, list[str]] = defaultdict(list)
-    for name in names:
-        found[_plain(name)].append(name)
-    return [alike for alike in found.values() if len(alike) > 1]
-
-
-def _plain(name: str) -> str:
-    shown = "".join(letter for letter in unicodedata.normalize("NFKC", name) if unicodedata.category(letter) not in ("Cf", "Cc"))
-    text = " ".join(shown.casefold().split())
-    return _spelling(Decimal(text)) if _NUMBER.fullmatch(text) else text
-
-
-def _spelling(number: Decimal) -> str:
-    """Return a number in one spelling, to its last digit, unlike a float."""
-    sign, digits, exponent = number.as_tuple()
-    written = "".join(map(str, digits)).lstrip("0")
-    kept = written.rstrip("0")
-    return f"{'-' * sign}{kept}e{int(exponent) + len(written) - len(kept)}" if kept else "0"

@@ -38,7 +38,7 @@ def pooled(model: TaskModel, table: Table, options: Mapping[str, Any], *, remedy
         remedy: What the warning proposes; empty to read them in windows.
     """
     if not remedy or "overflow" in options or not isinstance(model.inputs, Text):
-        return embed(model, table, **options)
+        return embed(model, table, skippable=False, **options)
     blocks: list[Block] = []
     long = run_blocks(model, table, model.embed_batch, InferenceOptions(**options), each=blocks.append)
     if told := long.truncation(table.source, model.inputs.max_length, remedy=remedy):

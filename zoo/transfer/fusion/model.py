@@ -149,7 +149,7 @@ class Fusion:
         if "text" in self.models:
             warn_of_cut_texts(self.models["text"], parts.there("text"), self.tokens)
         given: dict[str, Any] = {"quiet": True} | {name: self.options[name] for name in PASSES if name in self.options}
-        return predict_outputs(self.network, packed_table(self.models, parts, self.tokens), forward, **given).values
+        return predict_outputs(self.network, packed_table(self.models, parts, self.tokens), forward, skippable=False, **given).values
 
 
 def load_fusion(folder: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None) -> Fusion:

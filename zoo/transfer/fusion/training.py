@@ -219,7 +219,7 @@ def _passes(fusion: Fusion, training: Mapping[str, Any]) -> dict[str, Any]:
 
 def _measured(network: TaskModel, valid: Table, passes: Mapping[str, Any]) -> dict[str, float]:
     """Return the metrics of the task on labelled rows."""
-    outputs = predict_outputs(network, valid, network, quiet=True, **passes).values
+    outputs = predict_outputs(network, valid, network, quiet=True, skippable=False, **passes).values
     return compute_metrics(find_task(network.task), outputs, np.asarray(valid.targets), valid.classes)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from zoo.cli.arguments.parser import Commands
 from zoo.cli.output.stdout import Output, show_log
+from zoo.cli.output.wording import as_typed
 from zoo.engine.runtime.signals import ending_early
 
 _OWN = ("epochs", "batch_size", "lr", "image_size", "seed")
@@ -62,4 +63,4 @@ def pretrain(options: argparse.Namespace, out: Output) -> None:
         probes = {"probe_before": found.probe_before, "probe_after": found.probe_after}
         out.json({"dir": str(found.dir), "learned": found.learned, "verdict": found.verdict, **probes, "metrics": found.run.metrics})
     else:
-        print(found.verdict, str(found.dir), sep="\n")
+        print(as_typed(found.verdict), str(found.dir), sep="\n")

@@ -54,7 +54,7 @@ def register(commands: Commands) -> None:
     add("--quiet", action="store_true", help="no progress")
     add("--then", choices=("train",), help="train: fine-tune the best one on DATA, with the defaults of zoo train, into DIR/train")
     add("--json", action="store_true", help="one JSON document with the result")
-    command.set_defaults(run=rank)
+    command.set_defaults(run=rank, surplus="; backbones are named by --candidates NAME NAME")
 
 
 _READING = (

@@ -19,6 +19,7 @@ from zoo.cli.commands.selecting.slurm import slurm_settings, slurm_workers
 from zoo.cli.commands.training import RECIPES, VALID, add_run_arguments, find_declared, job_of, read_settings
 from zoo.cli.launch import PARENT, POLL_SECONDS, STOPPED, follow_launcher, signal_name
 from zoo.cli.output.stdout import Output, show_log, table
+from zoo.cli.output.wording import as_typed
 from zoo.engine.runtime.progress import in_time_units
 from zoo.engine.runtime.signals import StopFlag, ending_early
 from zoo.errors import OptionError, check_together, examples, fault_list
@@ -108,7 +109,7 @@ def _show(found: Tuning, options: argparse.Namespace, out: Output) -> None:
     if options.json:
         out.json(document(found))
     else:
-        print(trial_table(found), importance_text(found), found.verdict, str(found.dir / "best"), sep="\n\n")
+        print(trial_table(found), importance_text(found), as_typed(found.verdict), str(found.dir / "best"), sep="\n\n")
 
 
 def _check_processes(options: argparse.Namespace) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from zoo.data.sources.tables.columns import Cells, find_columns, plain_name, usu
 from zoo.data.sources.tables.table_files import CLASS_NAMES, SOURCE, parse_file
 from zoo.data.table import NO_GROUP
 from zoo.data.texts.text_inputs import texts_of
-from zoo.data.unreadable_input import Unreadable
+from zoo.data.unreadable_input import Unreadable, skip_hint
 from zoo.errors import DataError, count, examples
 
 if TYPE_CHECKING:
@@ -144,7 +144,8 @@ def raw_of(
     if chosen.get("group") not in (None, "group", options.columns.get("group")):
         values["group"] = _with_own_groups(values["group"], chosen["group"], source)
     for role in ("group", "split") if options.keep_unreadable else ("file_name", "text", "text_pair", "words", "group", "split"):
-        _refuse_empty(values.get(role, []), role, chosen.get(role, ""), source)
+        hint = "" if role in ("group", "split") else skip_hint(options.keep_unreadable)
+        _refuse_empty(values.get(role, []), role, chosen.get(role, ""), source, hint)
     if inputs is None:
         if "file_name" in values:
             names = [_file_name(item) for item in values["file_name"]]
@@ -202,9 +203,9 @@ def group_text(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _refuse_empty(values: Sequence[Any], role: str, column: str, source: str) -> None:
+def _refuse_empty(values: Sequence[Any], role: str, column: str, source: str, hint: str) -> None:
     rows = [f"row {row}" for row, value in enumerate(values) if is_empty(value)]
     if rows:
         raise DataError(
-            f"{source}: {column!r} ({role}) is empty in {count(len(rows), 'row')}: {examples(rows)}; fill it in or remove the rows"
+            f"{source}: {column!r} ({role}) is empty in {count(len(rows), 'row')}: {examples(rows)}; fill it in or remove the rows{hint}"
         )

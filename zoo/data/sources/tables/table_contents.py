@@ -40,6 +40,15 @@ OTHER_KINDS = {
     ".ndjson": "call it .jsonl",
     ".pq": "call it .parquet",
     ".feather": "give pd.read_feather(path)",
+    ".arrow": "give datasets.Dataset.from_file(path)",
+    ".pkl": "a pickle may run code, so it is not read; save the table as CSV or Parquet",
+    ".pickle": "a pickle may run code, so it is not read; save the table as CSV or Parquet",
+    ".h5": "save its arrays as .npz, or give them as (X, y)",
+    ".hdf5": "save its arrays as .npz, or give them as (X, y)",
+    ".tar": "unpack it",
+    ".tgz": "unpack it",
+    ".7z": "unpack it",
+    ".rar": "unpack it",
 }
 
 

@@ -11,7 +11,7 @@ from zoo.engine.loading.class_counts import EXTREME, FEW
 from zoo.errors import count, examples
 from zoo.select.audit.findings.finding import Finding, found
 from zoo.select.audit.reading.sources import Opened
-from zoo.tasks.labels.warnings import looks_alike
+from zoo.tasks.labels.spelling import looks_alike
 
 _SHOWN = 8
 

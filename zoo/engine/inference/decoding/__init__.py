@@ -1,0 +1,1 @@
+"""Predictions from the outputs of a model."""
