@@ -3,8 +3,8 @@
 Office-Caltech: MobileNetV2 at width 0.35 with real ImageNet weights, at 128 pixels. Digits: scikit-learn's 1,797 digits to the first
 2,000 of MNIST, with the built-in glyphnet. Texts: news of AG News by one agency to those by another, whose names are left out, with all-
 MiniLM-L6-v2; their classes are not equally frequent. The backbone is frozen, so its features are computed once for source and target, and
-a hidden layer of 128 units is adapted. A fifth of the source is held out. Accuracy is that on all samples of the target, which are also
-what is adapted to. Prints Markdown tables, mean and standard deviation over seeds.
+a hidden layer of 128 units is adapted. A fifth of the source is held out; with --samples the source has only so many photos. Accuracy is
+that on all samples of the target, which are also what is adapted to. Prints Markdown tables, mean and standard deviation over seeds.
 
 With --tuned the backbone trains for six epochs at 96 pixels, for what needs that: AdaBN and SHOT, which is given the model of the
 source alone, beside the source alone, CORAL and MCC under the same settings.
@@ -22,6 +22,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,13 @@ def office(domain: str, data: Path) -> pd.DataFrame:
     table = pd.read_csv(folder / "index.csv")
     table = table[table["domain"] == domain]
     return pd.DataFrame({"file_name": [str(folder / name) for name in table["file"]], "label": table["label"]}).reset_index(drop=True)
+
+
+def some(table: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
+    """Return so many photos, as evenly over the classes as there are; all where ``count`` is 0."""
+    shuffled = table.iloc[np.random.default_rng(seed).permutation(len(table))]
+    order = shuffled.assign(place=shuffled.groupby("label").cumcount()).sort_values("place", kind="stable")
+    return order.drop(columns="place").iloc[:count].reset_index(drop=True) if 0 < count < len(table) else table
 
 
 def digits(data: Path) -> tuple[Any, Any]:
@@ -80,7 +88,9 @@ def read_idx(path: Path) -> np.ndarray[Any, Any]:
     return np.frombuffer(content, np.uint8, offset=4 + 4 * content[3]).reshape(tuple(map(int, shape)))
 
 
-def one(pair: str, seed: int, data: Path) -> tuple[dict[str, float], dict[str, Any], float]:
+def one(
+    pair: str, seed: int, data: Path, methods: Sequence[str] = METHODS, samples: int = 0
+) -> tuple[dict[str, float], dict[str, Any], float]:
     """Return the accuracies by method, the record of the choice and the seconds of the choice."""
     if pair == "digits to MNIST":
         (source, target), name, size = digits(data), "zoo/glyphnet", None
@@ -88,7 +98,7 @@ def one(pair: str, seed: int, data: Path) -> tuple[dict[str, float], dict[str, A
         (source, target), name, size = (news("Reuters", data), news("AP", data)), text_model(), None
     else:
         source, target = (office(domain, data) for domain in pair.split(" to "))
-        name, size = "local/mobilenetv2_035", 128
+        source, name, size = some(source, samples, seed), "local/mobilenetv2_035", 128
     unlabelled = target[0] if isinstance(target, tuple) else target.drop(columns="label")
     classes = len(set(source[1] if isinstance(source, tuple) else source["label"]))
 
@@ -96,7 +106,7 @@ def one(pair: str, seed: int, data: Path) -> tuple[dict[str, float], dict[str, A
         return zoo.get(name).adapt(classes, head="mlp", hidden=128, dropout=0.2, seed=seed)
 
     how: dict[str, Any] = {"recipe": "linear-probe", "epochs": 20, "lr": 3e-3, "seed": seed, "quiet": True, "workers": 0}
-    how |= {"batch_size": 64, **({} if size is None else {"image_size": size})}
+    how |= {"batch_size": 16 if samples else 64, **({} if size is None else {"image_size": size})}
     found: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as out:
         net, start = model(), time.perf_counter()
@@ -105,7 +115,7 @@ def one(pair: str, seed: int, data: Path) -> tuple[dict[str, float], dict[str, A
         features, truth = torch.from_numpy(net.embed(unlabelled)), np.asarray(target[1] if isinstance(target, tuple) else target["label"])
         found["auto"] = accuracy(net, features, truth)
         record = json.loads((run.dir / "run.json").read_text())["adaptation"]
-        for method in METHODS:
+        for method in methods:
             if method in DEFAULT:
                 folder = run.dir / "candidates" / method
             else:
@@ -153,6 +163,8 @@ def main() -> None:
     parser.add_argument("--pairs", nargs="*", default=list(PAIRS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tuned", action="store_true", help="train the backbone, for AdaBN and SHOT; pairs of Office only")
+    parser.add_argument("--samples", type=int, default=0, help="photos of the source, evenly over the classes; 0: all")
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=METHODS)
     parser.add_argument("--records", type=Path, help="a file for the records of the choices, as JSON lines")
     arguments = parser.parse_args()
     use_registry(files=[needed(arguments.data) / "registry.toml"])
@@ -163,12 +175,13 @@ def main() -> None:
             rows = [tuned(pair, seed, arguments.data) for seed in range(arguments.seeds)]
             print(f"| {pair} |", " | ".join(spread([row[name] for row in rows]) for name in TUNED), "|", flush=True)
         return
-    print("| pair |", " | ".join([*METHODS, "auto", "oracle"]), "| chosen | A-distance | auto, s |")
-    print("|---|" + "---|" * (len(METHODS) + 5))
+    methods = arguments.methods
+    print("| pair |", " | ".join([*methods, "auto", "oracle"]), "| chosen | A-distance | auto, s |")
+    print("|---|" + "---|" * (len(methods) + 5))
     for pair in arguments.pairs:
-        runs = [one(pair, seed, arguments.data) for seed in range(arguments.seeds)]
-        cells = [[found[name] for found, _, _ in runs] for name in (*METHODS, "auto")]
-        cells.append([max(found[name] for name in METHODS) for found, _, _ in runs])
+        runs = [one(pair, seed, arguments.data, methods, arguments.samples) for seed in range(arguments.seeds)]
+        cells = [[found[name] for found, _, _ in runs] for name in (*methods, "auto")]
+        cells.append([max(found[name] for name in methods) for found, _, _ in runs])
         shown = [spread(cell) for cell in cells]
         chosen = [next(row["method"] for row in record["candidates"] if row["chosen"]) for _, record, _ in runs]
         apart = statistics.mean(record["shift"]["a_distance"] for _, record, _ in runs)

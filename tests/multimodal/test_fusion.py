@@ -66,6 +66,18 @@ def test_a_saved_fusion_predicts_the_same_from_a_file(folder: Path, tmp_path: Pa
         load_fusion(tmp_path)
 
 
+@pytest.mark.parametrize("how", ["concatenate", "gated"])
+def test_a_number_that_hardly_varies_does_not_decide_about_a_row_alone(how: str, folder: Path, tmp_path: Path) -> None:
+    train, test = bits(folder, 24, 1).assign(same=36.6), bits(folder, 12, 2)
+    train.loc[0, "same"] += 1e-3
+    fusion = fused(train, folder, how=how, numbers=["same"], training={"epochs": 1} if how == "gated" else None)
+    usual, warm, odd = (fusion.outputs(fusion.read(test.assign(same=value))) for value in (36.6, 40.0, 1e9))
+    assert np.array_equal(warm, odd)
+    assert np.abs(odd - usual).max() < 5 * np.abs(usual).max()
+    again = load_fusion(fusion.save(tmp_path / "saved"), root=folder)
+    assert np.allclose(again.outputs(again.read(test.assign(same=40.0))), warm, atol=1e-5)
+
+
 def test_options_that_change_features_are_those_of_one_backbone_and_are_saved(folder: Path, tmp_path: Path) -> None:
     train, test = bits(folder, 60, 1), bits(folder, 20, 2)
     fusion = fused(train, folder, image_size=8, overflow="windows")
@@ -100,6 +112,10 @@ def test_the_command_fuses_saves_and_measures(folder: Path, tmp_path: Path, caps
     assert run("fuse", str(folder / "train.csv"), *words, "--out", str(tmp_path / "saved"), "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert told["metrics"]["accuracy"] == pytest.approx(load_fusion(tmp_path / "saved").evaluate(folder / "held.csv")["accuracy"])
+    trained = ("fuse", str(folder / "train.csv"), *words, "--how", "gated", "--set", "epochs=1")
+    for name, more in (("loud", ()), ("quiet", ("--quiet",))):
+        assert run(*trained, *more, "--out", str(tmp_path / name)) == 0
+        assert ("epoch 1/1" in capsys.readouterr().err) == (name == "loud")
     assert run("fuse", str(folder / "train.csv"), "--text", "toy/text", "--out", str(tmp_path / "none")) == 2
     assert "one part only" in capsys.readouterr().err
 
@@ -152,8 +168,11 @@ def test_a_part_with_a_head_that_was_trained_predicts_without_a_warning(
     assert "predictions mean nothing" not in caplog.text
 
 
-def test_a_label_that_no_class_has_is_told_without_options_that_fusion_lacks(folder: Path) -> None:
+def test_a_label_that_no_class_has_is_told_without_options_that_fusion_lacks(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     train = bits(folder, 24, 1)
+    fused(train.assign(label=["unknown", *train["label"][1:]]), folder)
+    assert "1 class is written like a missing label" in caplog.text
+    assert "drop_other_classes" not in caplog.text
     fusion = fused(train, folder)
     with pytest.raises(DataError, match=r"(?s)outside the .* leave these rows out of the table") as told:
         fusion.evaluate(train.assign(label=["odd", *train["label"][1:]]))

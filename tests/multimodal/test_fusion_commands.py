@@ -112,6 +112,7 @@ def test_embed_gives_the_fused_features_and_show_says_what_a_fusion_is(tmp_path:
     assert run("show", str(tmp_path / "trained")) == 0
     page = capsys.readouterr().out
     assert all(word in page for word in ("toy/net", "toy/text", "size", "gated, trained", "64 wide", "single-label, 8 classes"))
+    assert "a classifier of rows with an image, a text and 1 number, any of which may be missing" in page
     assert run("show", str(tmp_path / "solved")) == 0
     assert "concatenate 0." in capsys.readouterr().out
     assert run("embed", str(tmp_path / "solved"), rows, "--out", str(tmp_path / "o.npz"), "--prompt-name", "query") == 2

@@ -27,6 +27,7 @@ from zoo.transfer.fusion.mixing import with_dropped_parts
 from zoo.transfer.fusion.network import packed_table
 from zoo.transfer.fusion.solved import Block
 from zoo.transfer.fusion.training import hint_of
+from zoo.weights.load import read
 
 COUNT, TRAIN, TEST = 64, 1, 2
 HARMFUL = Recipe(
@@ -231,7 +232,8 @@ def test_tuning_that_makes_held_out_rows_worse_leaves_the_start(
     torch.manual_seed(3)
     image = zoo.get("toy/net", weights=False).adapt(2)
     before = {name: value.clone() for name, value in image.backbone.state_dict().items()}
-    harmful = {"epochs": 3, "lr": 100.0, "device": "cpu"} if how == "concatenate" else {"recipe": HARMFUL}
+    harmful: dict[str, Any] = {"epochs": 3, "lr": 100.0, "device": "cpu"} if how == "concatenate" else {"recipe": HARMFUL}
+    harmful["out"] = tmp_path / "run"
     with caplog.at_level("WARNING", "zoo"):
         fusion = fused(train, folder, how, tune="all", image=image, training=harmful, compare=True)
     assert all(torch.equal(value, before[name]) for name, value in fusion.models["image"].backbone.state_dict().items())
@@ -245,6 +247,11 @@ def test_tuning_that_makes_held_out_rows_worse_leaves_the_start(
     assert [*fusion.scores][2:] == (["concatenate", "concatenate, all tuned"] if how == "concatenate" else ["concatenate", "gated"])
     assert devices == (["cpu", "cpu"] if how == "concatenate" else []), "the start is measured where the training runs"
     assert re.search(told[how], caplog.text)
+    written = read(tmp_path / "run" / "model.safetensors")
+    assert all(torch.equal(written[name], value) for name, value in values(fusion).items()), "the folder of the run has what is kept"
+    again = fused(train, folder, how, tune="all", image=image, training=harmful | {"resume": True}, compare=True)
+    assert (again.verdict, again.scores) == (fusion.verdict, fusion.scores)
+    assert np.array_equal(again.predict_proba(test), fusion.predict_proba(test))
 
 
 def test_features_that_hardly_differ_are_named_with_what_to_do() -> None:

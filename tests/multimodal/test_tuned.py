@@ -192,8 +192,17 @@ def test_what_cannot_be_interpolated_is_told(runs: Path, tower_file: Path, tmp_p
         zoo.select.wise_ft(runs / "zero", runs / "tuned", out=tmp_path / "none", alpha=[0.2, 0.4])
 
 
-def test_the_command_trains_by_the_contrastive_loss_from_the_names_of_the_data(tower_file: Path, tmp_path: Path) -> None:
-    np.savez(tmp_path / "data.npz", x=TRAIN[0], y=np.array(TRAIN[1]))
-    words = ("--weights", str(tower_file), "--head-set", "templates=name", "--objective", "flyp", "--lr", "1e-2")
-    assert run("train", "toy/pair", str(tmp_path / "data.npz"), *words, "--epochs", "2", "--out", str(tmp_path / "run"), "--quiet") == 0
+def test_the_command_trains_by_the_contrastive_loss_from_the_names_of_the_data(
+    tower_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, (pixels, labels) in {"data": TRAIN, "near": NEAR}.items():
+        np.savez(tmp_path / f"{name}.npz", x=pixels, y=np.array(labels))
+    words = ("--weights", str(tower_file), "--head-set", "templates=name", "--objective", "flyp", "--lr", "1e-2", "--epochs", "2")
+    words += ("--valid", str(tmp_path / "near.npz"), "--baselines", "--out", str(tmp_path / "run"), "--quiet")
+    assert run("train", "toy/pair", str(tmp_path / "data.npz"), *words) == 0
     assert accuracy(zoo.load(tmp_path / "run"), NEAR) > 0.85
+    rows = {row["name"]: row["score"] for row in json.loads((tmp_path / "run" / "run.json").read_text())["baselines"]["rows"]}
+    assert list(rows) == ["prior", "zero-shot", "linear-probe", "labels-alone", "from-scratch"]
+    start = Backbone(pair_spec(tower_file)).zero_shot(NAMES, templates="name")
+    assert rows["zero-shot"] == pytest.approx(accuracy(start, NEAR))
+    assert "zero-shot" in capsys.readouterr().out

@@ -30,6 +30,7 @@ from zoo.transfer import (
     MaskedLanguage,
     MultiTask,
     SimClr,
+    SourceFree,
 )
 from zoo.transfer.multi_task import Surgical
 
@@ -43,12 +44,14 @@ class Case:
         model: Returns the model, with the same values each time. Without BatchNorm, whose statistics are those of a rank.
         data: Training and validation data.
         options: Options of the run.
+        ranks: Whether two processes train what one trains; else they are refused, or have statistics of their own.
     """
 
     make: Callable[[], Any]
     model: Callable[[], TaskModel] = plain
     data: tuple[Any, Any] = PHOTOS
     options: dict[str, Any] = field(default_factory=dict)
+    ranks: bool = True
 
 
 def teacher() -> TaskModel:
@@ -63,6 +66,20 @@ def taught() -> TaskModel:
     with torch.no_grad():
         net.head.linear.weight.mul_(20)  # type: ignore[operator,union-attr]  # a linear head
     return net
+
+
+def trained_before() -> TaskModel:
+    """Return a small network whose head counts as trained."""
+    net = plain()
+    with torch.no_grad():
+        net.head.linear.weight.mul_(20)  # type: ignore[operator,union-attr]  # a linear head
+    return net
+
+
+def with_norms() -> TaskModel:
+    """Return a network with BatchNorm, whose statistics move."""
+    torch.manual_seed(0)
+    return zoo.get("zoo/glyphnet", weights=False).adapt(len(NAMES), in_chans=3)
 
 
 def tokens() -> TaskModel:
@@ -107,6 +124,7 @@ def surgery(base: Supervised) -> Objective:
 TASKS = (with_light(33), with_light(13, 1))
 UNLABELLED = images(9, seed=4)[0]
 TARGET = images(24, seed=5)[0] // 2  # whole steps of FixMatch, none of which takes a sample twice
+ANIL: dict[str, Any] = {"recipe": None, "epochs": 4, "batch_size": 16}
 CASES: dict[str, Case] = {
     "distill": Case(lambda: Distill(taught(), unlabelled=UNLABELLED, weight=0.7)),
     "distill-features": Case(lambda: Distill(teacher(), weight=0, features="stage.1:stage.1", attention="stage.0,stage.2:stage.1")),
@@ -119,9 +137,10 @@ CASES: dict[str, Case] = {
     # Keys of attention have no gradient in their biases, of which Adam would make steps.
     "flyp": Case(lambda: zoo.transfer.Flyp(), dual, options={"optimizer": "sgd", "lr": 0.1}),
     "flyp-sigmoid": Case(lambda: zoo.transfer.Flyp(), partial(dual, sigmoid=True), options={"optimizer": "sgd", "lr": 0.01}),
-    "anil": Case(lambda: zoo.transfer.Maml(shots=2), options={"recipe": None, "epochs": 4, "batch_size": 16}),
+    "anil": Case(lambda: zoo.transfer.Maml(shots=2), options=ANIL),
     "cdan-e": Case(lambda: DomainAdaptation(TARGET, method="cdan-e", hidden=8, spectral=1e-4)),
     "jan": Case(lambda: DomainAdaptation(TARGET, method="jan"), partial(plain, head="mlp", hidden=4, dropout=0.0)),
+    "source-free": Case(lambda: SourceFree(), trained_before),
     "fixmatch": Case(lambda: FixMatch(TARGET, threshold=0.35, ratio=2, strength=0), options={"augment": "light"}),
     "flexmatch": Case(lambda: FlexMatch(UNLABELLED, threshold=0.35, strength=0)),
     "simclr": Case(lambda: SimClr(projected=6), options={"augment": "light"}),
@@ -134,3 +153,18 @@ CASES: dict[str, Case] = {
     "multi-task-in-turn": Case(lambda: MultiTask(sampling="round-robin"), two_tasks, TASKS),
     "multi-task-surgery": Case(lambda: surgery, two_tasks, TASKS),
 }
+
+# Further variants of methods that share their objective with a case above.
+SWEPT: dict[str, Case] = (
+    {
+        name: Case(partial(DomainAdaptation, TARGET, method=name, hidden=8))
+        for name in ("source-only", "coral", "dan", "dann", "cdan", "mcc", "mdd", "pseudo-labels")
+    }
+    | {
+        "adabn": Case(lambda: DomainAdaptation(TARGET, method="adabn"), with_norms, options={"freeze_bn": False}, ranks=False),
+    }
+    | {
+        name: Case(partial(zoo.transfer.Maml, shots=2, adapt_groups=1, order=order), options=ANIL, ranks=False)
+        for name, order in {"maml": "full", "maml-first": "first"}.items()
+    }
+)

@@ -1,4 +1,4 @@
-"""The cases on several processes, each of which calls ``main`` with a folder as its argument."""
+"""The cases on several processes, each of which calls ``main`` with a folder, and ``swept`` for the further ones, as its arguments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import zoo.builtin
 from tests.engine.rank_work import PlainPlugin, fit, told
 from tests.toy_pair import PairPlugin
 from tests.toy_text import ToyTextPlugin
-from tests.transfer.cases import CASES, Case
+from tests.transfer.cases import CASES, SWEPT, Case
 from tests.undrawn import leave_out_curves
 from zoo.models.task_model import TaskModel
 from zoo.registry.registry import Registry, use_registry
@@ -38,5 +38,6 @@ def main() -> None:
     leave_out_curves()
     use_registry(small_backbones())
     folder, rank = Path(sys.argv[1]), os.environ["RANK"]
-    found = {name: trained(case, folder / name)[1] for name, case in CASES.items()}
+    cases = {name: case for name, case in (SWEPT if sys.argv[2:] == ["swept"] else CASES).items() if case.ranks}
+    found = {name: trained(case, folder / name)[1] for name, case in cases.items()}
     (folder / f"{rank}.json").write_text(json.dumps(found))

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,27 @@ import zoo
 from tests.clean import ROOT
 from tests.engine.rank_work import Culprit, terminate
 from tests.engine.tiny import difference, values
-from tests.transfer.cases import CASES
+from tests.transfer.cases import CASES, SWEPT, Case
 from tests.transfer.rank_work import small_backbones, trained
 from tests.warm_process import run_warm_ranks
 from zoo.data.open import open_data
 from zoo.engine.options.config import OPTIONS
 from zoo.errors import InterruptedRunError, OptionError
 from zoo.registry.registry import use_registry
+from zoo.transfer.domain.alignments import KINDS
 from zoo.transfer.method import Method
 from zoo.transfer.names import METHODS, make_method
+
+ALL: dict[str, Case] = {**CASES, **SWEPT}
+EACH = [*CASES, *(pytest.param(name, marks=pytest.mark.sweep) for name in SWEPT)]
+
+
+def test_every_method_has_a_case() -> None:
+    made = [case.make() for case in ALL.values()]
+    exported = [each for each in map(partial(getattr, zoo.transfer), dir(zoo.transfer)) if isinstance(each, type)]
+    methods = {each for each in exported if issubclass(each, Method) and each is not Method}
+    assert methods == {type(one) for one in made if isinstance(one, Method)}
+    assert {one.method for one in made if isinstance(one, zoo.transfer.DomainAdaptation)} == {*KINDS}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -34,16 +47,26 @@ def _toys() -> Iterator[None]:
     use_registry()
 
 
+class Alone(dict[str, Any]):
+    """The runs of one process, by the name of the case, each when it is first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def __missing__(self, name: str) -> Any:
+        self[name] = trained(ALL[name], self._folder / name)
+        return self[name]
+
+
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The runs of one process, by the name of the case."""
-    folder = tmp_path_factory.mktemp("alone")
-    return {name: trained(case, folder / name) for name, case in CASES.items()}
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Alone:
+    return Alone(tmp_path_factory.mktemp("alone"))
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_a_run_that_is_interrupted_and_resumed_equals_the_uninterrupted_one(name: str, alone: dict[str, Any], tmp_path: Path) -> None:
-    case, (expected, told) = CASES[name], alone[name]
+@pytest.mark.parametrize("name", EACH)
+def test_a_run_that_is_interrupted_and_resumed_equals_the_uninterrupted_one(name: str, alone: Alone, tmp_path: Path) -> None:
+    case, (expected, told) = ALL[name], alone[name]
     model = case.model()
     table = open_data(case.data[0], task=model.task, classes=model.labels, reads=model.spec.modality)
     for reads in (2, 3):  # in the first epoch and in the second; an input that is stored is read once
@@ -57,13 +80,15 @@ def test_a_run_that_is_interrupted_and_resumed_equals_the_uninterrupted_one(name
     assert [line["train_loss"] for line in found["history"]] == [line["train_loss"] for line in told["history"]]
 
 
-def test_two_processes_train_what_one_trains(alone: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("cases", ["usual", pytest.param("swept", marks=pytest.mark.sweep)])
+def test_two_processes_train_what_one_trains(cases: str, alone: Alone, tmp_path: Path) -> None:
     code = "from tests.transfer.rank_work import main; main()"
-    for done in run_warm_ranks(code, [str(tmp_path)], 2, env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=ROOT):
+    for done in run_warm_ranks(code, [str(tmp_path), cases], 2, env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=ROOT):
         assert done.returncode == 0, done.stderr[-4000:]
     for rank in (0, 1):
         found = json.loads((tmp_path / f"{rank}.json").read_text())
-        for name, (_, expected) in alone.items():
+        for name in (name for name, case in (SWEPT if cases == "swept" else CASES).items() if case.ranks):
+            expected = alone[name][1]
             losses = [[line["train_loss"] for line in run["history"]] for run in (found[name], expected)]
             assert np.allclose(*losses, rtol=1e-4, atol=1e-6), name
             gaps = [np.abs(np.subtract(found[name]["values"][key], value)).max() for key, value in expected["values"].items()]
@@ -72,9 +97,9 @@ def test_two_processes_train_what_one_trains(alone: dict[str, Any], tmp_path: Pa
             assert taken[0] == taken[1], name
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_a_saved_model_predicts_the_same(name: str, alone: dict[str, Any], tmp_path: Path) -> None:
-    net, inputs = alone[name][0], CASES[name].data[1][0]
+@pytest.mark.parametrize("name", EACH)
+def test_a_saved_model_predicts_the_same(name: str, alone: Alone, tmp_path: Path) -> None:
+    net, inputs = alone[name][0], ALL[name].data[1][0]
     net.save(tmp_path / "saved")
     assert np.array_equal(zoo.load(tmp_path / "saved").predict_proba(inputs), net.predict_proba(inputs))
 

@@ -40,7 +40,7 @@ def open_data(
     split: str | None = None,
     columns: Mapping[str, str | Sequence[str]] = _NONE,
     labelled: bool | None = None,
-    drop_other_classes: bool = False,
+    drop_other_classes: bool | None = False,
     reads: str = "image",
     label_columns: Sequence[str] = (),
     uncertain: str | None = None,
@@ -68,7 +68,8 @@ def open_data(
         split: Only this split; ``val``, ``valid`` and ``validation`` are the same.
         columns: Names of the columns of a table by role, such as ``{"file_name": "file", "group": "patient_id"}``.
         labelled: True requires labels, False ignores them (prediction), None takes them if the source has them.
-        drop_other_classes: Drop samples whose label is none of ``classes``, instead of raising.
+        drop_other_classes: Drop samples whose label is none of ``classes``, instead of raising; None where the caller has no such option,
+            which no line proposes then.
         reads: Kind of the inputs: ``image``, ``volume``, ``text`` or ``words``; see ``Table``.
         label_columns: Columns of a table that hold the labels, one per class, with 0 and 1, empty where unknown.
         uncertain: What a label of -1 counts as in a multi-label task: ``mask``, ``positive`` or ``negative``; None refuses it.
@@ -98,7 +99,7 @@ def open_data(
     if split is not None:
         raw = raw.select(rows_of_split(raw.splits, split, raw.source))
     table = _table(raw, kind, classes, reads, uncertain)
-    warn_of_labels(table, found=classes is None)
+    warn_of_labels(table, found=classes is None, keeps=drop_other_classes is not None)
     return table
 
 

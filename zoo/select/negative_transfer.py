@@ -14,8 +14,12 @@ from typing import Any
 import numpy as np
 
 from zoo.engine.distributed.rendezvous import joined
+from zoo.engine.inference.metrics import compute_metrics
+from zoo.engine.inference.predict import predict_outputs
+from zoo.engine.loading.sources import inputs_in_use
 from zoo.engine.optim.optimizer import check_optimizer
 from zoo.engine.options.config import Config
+from zoo.engine.options.own_parts import own_metrics
 from zoo.engine.options.recipe import Phase, Recipe
 from zoo.engine.options.recipes import RECIPES
 from zoo.engine.options.resolve import resolve
@@ -26,6 +30,7 @@ from zoo.engine.train.fit import check_kinds, run_job
 from zoo.engine.train.job import Job, Tables, make_job, resolve_job
 from zoo.errors import OptionError, ZooError, count, fault_list
 from zoo.models.backbone import Backbone
+from zoo.models.pairs.zero_shot import ZeroShotHead
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 from zoo.trust.baselines import baselines
@@ -92,8 +97,9 @@ def fit_with_baselines(
 def run_with_baselines(job: Job, out: str | Path | None, *, resume: bool, validated: bool = True) -> Run:
     """Run a job, then its baselines in folders below it, and say in one line whether the run lost to one: ``verdict``.
 
-    These are the most frequent answer (``prior``), a solved linear probe, with an objective the labels alone without it, and the same
-    network from random values where that takes less than two minutes by the time of the run.
+    These are the most frequent answer (``prior``), of a zero-shot head the model as it began (``zero-shot``, ``start`` of one that was
+    trained before), a solved linear probe, with an objective the labels alone without it, and the same network from random values where
+    that takes less than two minutes by the time of the run.
 
     Args:
         job: The job.
@@ -134,6 +140,8 @@ def _rows(job: Job, start: TaskModel, run: Run, tables: Tables) -> Iterator[Base
         return Baseline(name, monitor, score, lost, note)
 
     yield judged("prior", _prior(job, tables).get(monitor))
+    if isinstance(start.head, ZeroShotHead):
+        yield judged("zero-shot" if not start.trained_on else "start", _untrained(job, start, tables).get(monitor))
     for name, make in _trained(job, start, run).items():
         try:
             other = make()
@@ -197,6 +205,17 @@ def _prior(job: Job, tables: Tables) -> dict[str, float]:
     if table is None or table.targets is None or task.per_token:
         return {}
     return baselines(task, np.asarray(table.targets), table.classes, job.model.num_classes, {}).get("prior", {})
+
+
+def _untrained(job: Job, start: TaskModel, tables: Tables) -> dict[str, float]:
+    """Return the metrics of a model as it was before the run, on the validation data."""
+    (train, valid), task, model = tables, find_task(job.model.task), copy.deepcopy(start)
+    if valid is None or valid.targets is None:
+        return {}
+    model.inputs = inputs_in_use(model, job.config, train)
+    how = {name: getattr(job.config, name) for name in ("device", "precision", "workers")}
+    outputs, truth = predict_outputs(model, valid, model, quiet=True, **how).values, np.asarray(valid.targets)
+    return compute_metrics(task, outputs, truth, valid.classes) | own_metrics(job.own.metrics, task, outputs, truth)
 
 
 def _is_lower(job: Job, monitor: str) -> bool:

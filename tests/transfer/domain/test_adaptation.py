@@ -105,7 +105,7 @@ def test_all_wrong_options_are_told_at_once() -> None:
         DomainAdaptation(TARGET[0], wieght=1)  # type: ignore[call-arg]
     with pytest.raises(OptionError, match=r"budget is for method='auto'"):
         DomainAdaptation(TARGET[0], method="coral", budget="1min")
-    with pytest.raises(OptionError, match=r"budget is 'soon'[\s\S]*candidates is 5; it must be a list of names"):
+    with pytest.raises(OptionError, match=r"budget \(--budget\) is 'soon'[\s\S]*candidates is 5; it must be a list of names"):
         DomainAdaptation(TARGET[0], candidates=5, budget="soon")
 
 

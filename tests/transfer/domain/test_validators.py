@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from zoo.transfer.domain.choosing.choice import Candidate, chosen_of
+from zoo.transfer.domain.choosing.choice import Candidate, chosen_of, harms_source
 from zoo.transfer.domain.choosing.evidence import Evidence, density_ratio
 from zoo.transfer.domain.shift import measure_shift, predicted_differences
-from zoo.transfer.domain.validators import infomax, mean_entropy, soft_neighborhood_density, softmax, weighted_risk
+from zoo.transfer.domain.validators import infomax, informations, mean_entropy, soft_neighborhood_density, softmax, weighted_risk
 
 
 def test_infomax_is_the_logarithm_of_the_classes_for_sure_and_even_predictions_and_0_for_one_class() -> None:
@@ -123,8 +125,11 @@ USUAL |= {"dev": 0.4, "dev_error": 0.01, "dev_samples": 50.0}
 GOOD = {"infomax": 1.5, "entropy": 0.3, "snd": 3.5, "dev": 0.3}
 
 
-def told(**values: float) -> Evidence:
-    return Evidence(**(USUAL | values))
+def told(*, samples: int = 100, spread: float = 0.0, **values: float) -> Evidence:
+    """Return evidence of some samples, of which what each tells differs by ``spread`` from one to the next."""
+    given = USUAL | values
+    each = {name: given[name] + spread * (-1.0) ** np.arange(samples) for name in ("infomax", "entropy", "snd")}
+    return Evidence(**given, each=each | {"right": (np.arange(samples) < round(given["accuracy"] * samples)).astype(float)})
 
 
 @pytest.mark.parametrize(
@@ -132,7 +137,9 @@ def told(**values: float) -> Evidence:
     [
         ({"coral": told(**GOOD)}, "coral", ""),
         ({"coral": told(**GOOD), "dan": told(**GOOD | {"snd": 4.0})}, "dan", ""),
-        ({"coral": told(**GOOD, accuracy=0.8)}, "source-only", "its accuracy on the source is 0.800, lower than 0.900"),
+        ({"coral": told(**GOOD, accuracy=0.84)}, "source-only", "its accuracy on the source is 0.840, lower than 0.900"),
+        ({"coral": told(**GOOD, accuracy=0.85)}, "coral", ""),  # what a method may cost
+        ({"coral": told(**GOOD, spread=3.0)}, "source-only", "only dev prefers it to source-only by more than noise"),
         ({"coral": told(**GOOD | {"snd": 1.0, "dev": 0.9})}, "source-only", "only infomax, entropy prefers it"),
         ({"coral": told(**GOOD | {"infomax": 0.9})}, "source-only", "only entropy, snd, dev prefers it"),
         ({"coral": told()}, "source-only", "of infomax, entropy, snd none prefers it"),
@@ -149,3 +156,21 @@ def test_a_method_is_chosen_where_most_validators_prefer_it_and_the_source_is_no
     assert chosen == expected
     assert expected in reason
     assert note in found[1].note
+
+
+@pytest.mark.parametrize(("lost", "won", "harms"), [(3, 0, False), (4, 0, True), (5, 1, False), (8, 2, True), (10, 3, True)])
+def test_harm_is_told_from_noise_by_the_samples_on_which_two_methods_differ(lost: int, won: int, harms: bool) -> None:
+    right = np.ones(45)
+    before, after = right.copy(), right.copy()
+    before[:won], after[won : won + lost] = 0, 0
+    one, baseline = (replace(told(accuracy=float(each.mean())), each={"right": each}) for each in (after, before))
+    assert harms_source(one, baseline) == harms
+
+
+def test_the_spread_of_infomax_over_samples_is_that_of_its_draws() -> None:
+    random = np.random.default_rng(0)
+    probabilities = softmax(random.normal(size=(400, 4)) * 2)
+    each = informations(probabilities)
+    assert each.mean() == pytest.approx(infomax(probabilities), abs=1e-9)
+    draws = [infomax(probabilities[random.integers(0, 400, 400)]) for _ in range(300)]
+    assert each.std() / 20 == pytest.approx(np.std(draws), rel=0.15)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.cli.arguments.parser import Commands
 from zoo.cli.output.backbone_facts import described_features, described_inputs
 from zoo.cli.output.prediction_rows import plain_label, table_cells
-from zoo.cli.output.stdout import Output, claim_file, metrics_line, table
+from zoo.cli.output.stdout import Output, claim_file, metrics_line, show_log, table
 from zoo.cli.output.terminal import page, terminal_width
 from zoo.declare import OVERFLOWS
 from zoo.errors import OptionError, count, examples, printable
@@ -52,6 +52,7 @@ def register(commands: Commands) -> None:
     add("--seed", type=int, default=0, metavar="N", help="seed of everything random (0)")
     add("--out", metavar="DIR", required=True, help="the folder of the result")
     add("--overwrite", action="store_true", help="write into a folder that is not empty")
+    add("--quiet", action="store_true", help="no progress")
     add("--json", action="store_true", help="print one JSON document")
     command.set_defaults(run=fuse)
 
@@ -80,7 +81,9 @@ def fuse(options: argparse.Namespace, out: Output) -> None:
     numbers = settings.names(options.numbers, "--numbers") or ()
     _check_apart(given["training"].get("out"), Path(options.out))
     given |= {} if options.overflow is None else {"overflow": options.overflow}
-    found = fused(options.train, options.valid, numbers=numbers, **given, quiet=True)
+    if not options.quiet:
+        show_log()
+    found = fused(options.train, options.valid, numbers=numbers, **given, quiet=options.quiet)
     folder = found.save(options.out, overwrite=options.overwrite)  # first, as the test table may have faults
     metrics = {} if options.test is None else found.evaluate(options.test)
     if options.json:
@@ -209,7 +212,14 @@ def show_fused(options: argparse.Namespace, out: Output) -> None:
         "scored by": record["monitor"] if record["scores"] else "",
         "verdict": record["verdict"],
     }
-    print(printable("\n".join([options.name, FUSE, "", page({key: text for key, text in rows.items() if text}, width=terminal_width())])))
+    kind = _kind(list(specs), record["numbers"])
+    print(printable("\n".join([options.name, kind, "", page({key: text for key, text in rows.items() if text}, width=terminal_width())])))
+
+
+def _kind(models: list[str], numbers: list[str]) -> str:
+    """Return what a fusion with models of these parts and these columns of numbers reads, in one line."""
+    parts = [*(f"{'an' if part == 'image' else 'a'} {part}" for part in models), *([count(len(numbers), "number")] if numbers else [])]
+    return f"a classifier of rows with {', '.join(parts[:-1])} and {parts[-1]}, any of which may be missing"
 
 
 def _target(options: argparse.Namespace, *suffixes: str) -> Path | None:

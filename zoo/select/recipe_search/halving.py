@@ -80,7 +80,9 @@ def seconds_of(budget: Any) -> float | None:
     else:
         seconds = float(budget) if isinstance(budget, int | float) and not isinstance(budget, bool) else math.nan
     if not 0 < seconds < math.inf:
-        raise OptionError(f"budget is {budget!r}; it must be a duration above 0, such as '90s', '10min', '1h', or a number of seconds")
+        raise OptionError(
+            f"budget (--budget) is {budget!r}; it must be a duration above 0, such as '90s', '10min', '1h', or a number of seconds"
+        )
     return seconds
 
 

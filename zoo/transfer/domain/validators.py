@@ -20,13 +20,22 @@ def softmax(logits: Array) -> Array:
     return scores.softmax(np.asarray(logits, dtype=np.float64))
 
 
+def entropies(probabilities: Array) -> Array:
+    """Return the entropy of each prediction ``(n,)`` in nats.
+
+    Args:
+        probabilities: ``(n, classes)``.
+    """
+    return np.asarray(-(probabilities * np.log(probabilities + _TINY)).sum(1))
+
+
 def mean_entropy(probabilities: Array) -> float:
     """Return the mean entropy of predictions in nats; low where they are sure (Morerio et al. 2018).
 
     Args:
         probabilities: ``(n, classes)``.
     """
-    return float(-(probabilities * np.log(probabilities + _TINY)).sum(1).mean())
+    return float(entropies(probabilities).mean())
 
 
 def infomax(probabilities: Array) -> float:
@@ -41,25 +50,43 @@ def infomax(probabilities: Array) -> float:
     return float(-(mean * np.log(mean + _TINY)).sum()) - mean_entropy(probabilities)
 
 
+def informations(probabilities: Array) -> Array:
+    """Return what each prediction tells ``(n,)`` in nats, its divergence from the mean prediction.
+
+    Their mean is ``infomax``, and their spread is that of its estimate: less the mean they are its influence function.
+
+    Args:
+        probabilities: ``(n, classes)``.
+    """
+    mean = probabilities.mean(0)
+    return np.asarray(-(probabilities * np.log(mean + _TINY)).sum(1) - entropies(probabilities))
+
+
 def soft_neighborhood_density(probabilities: Array, *, temperature: float = 0.05, block: int = BLOCK) -> float:
     """Return the mean entropy of the similarities of each sample to the others; high where neighbours are dense (SND, Saito et al. 2021).
-
-    The matrix of similarities is computed in blocks of rows, so memory grows with the number of samples and not with its square.
 
     Args:
         probabilities: ``(n, classes)``.
         temperature: Divides the cosine similarities; above 0.
         block: Rows at a time.
     """
+    return float(neighbour_entropies(probabilities, temperature=temperature, block=block).mean())
+
+
+def neighbour_entropies(probabilities: Array, *, temperature: float = 0.05, block: int = BLOCK) -> Array:
+    """Return the entropy of the similarities of each sample to the others ``(n,)``; see ``soft_neighborhood_density``.
+
+    The matrix of similarities is computed in blocks of rows, so memory grows with the number of samples and not with its square.
+    """
     rows = probabilities / np.linalg.norm(probabilities, axis=1, keepdims=True)
-    total = 0.0
+    found = []
     for start in range(0, len(rows), block):
         part = rows[start : start + block] @ rows.T / temperature
         own = np.arange(len(part))
         part[own, start + own] = -1 / temperature  # as the paper's code: a sample is no neighbour of itself
         shares = softmax(part)
-        total += float(-(shares * np.log(shares + _TINY)).sum())
-    return total / len(rows)
+        found.append(entropies(shares))
+    return np.concatenate(found)
 
 
 def validate_target(logits: Array, *, snd: bool) -> dict[str, float]:
@@ -71,10 +98,10 @@ def validate_target(logits: Array, *, snd: bool) -> dict[str, float]:
     """
     probabilities = softmax(logits)
     found = {"target_entropy": mean_entropy(probabilities), "target_infomax": infomax(probabilities)}
-    return found | ({"target_snd": soft_neighborhood_density(_spread(probabilities))} if snd else {})
+    return found | ({"target_snd": soft_neighborhood_density(spread_rows(probabilities))} if snd else {})
 
 
-def _spread(rows: Array) -> Array:
+def spread_rows(rows: Array) -> Array:
     """Return at most ``MOST`` rows, evenly spread: the time of SND grows with the square of their number."""
     return rows[np.linspace(0, len(rows) - 1, MOST).astype(np.int64)] if len(rows) > MOST else rows
 

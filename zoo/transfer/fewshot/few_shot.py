@@ -134,7 +134,7 @@ def opened(
     inputs = model.spec.inputs
     reading: dict[str, Any] = {"reads": kind_of(inputs, TASK), "channels": image_channels(inputs), **opening}
     try:
-        table = open_data(source, task=TASK, classes=classes, labelled=labelled, **reading)
+        table = open_data(source, task=TASK, classes=classes, labelled=labelled, drop_other_classes=None, **reading)
     except DataError as error:
         error.args = (str(error).replace(OTHER_CLASSES, _OWN_REMEDY),)
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,7 +22,7 @@ from zoo.transfer.fusion.model import Fusion
 from zoo.transfer.fusion.options import MERGED, pass_faults, training_faults
 from zoo.transfer.fusion.parts import check_present, read_parts
 from zoo.transfer.fusion.saved import OF_ONE_KIND
-from zoo.transfer.fusion.solved import Block, HeadData, monitor_of
+from zoo.transfer.fusion.solved import LIMIT, Block, HeadData, monitor_of
 from zoo.transfer.fusion.towers import check_one_vector
 from zoo.transfer.fusion.training import solve_fusion, train_fusion
 from zoo.tuning.efficient.kinds import KINDS
@@ -116,7 +117,7 @@ def fuse(
     if trained:
         check_one_vector(models)
     features = fusion.features(parts)
-    fusion.blocks = {name: Block.of(*pair) for name, pair in features.items()}
+    fusion.blocks = {name: Block.of(*pair, limit=math.inf if name in models else LIMIT) for name, pair in features.items()}
     data = HeadData(task, parts.labels, np.arange(len(parts.labels)), seed)
     fusion.monitor = monitor_of(data)
     if trained:

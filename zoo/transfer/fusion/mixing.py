@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zoo.transfer.fusion.solved import Block
+from zoo.transfer.fusion.solved import Block, standardized
 from zoo.transfer.fusion.towers import Towers
 
 WAYS = ("concatenate", "gated", "cross_attention")
@@ -47,6 +47,7 @@ class Mixer(nn.Module):
         super().__init__()
         self.sizes, self.dropout = towers.sizes, dropout
         self.tokens, self.dims = dict(towers.tokens), dict(towers.dims)
+        self._limits = [block.limit for block in blocks.values()]
         for place, block in enumerate(blocks.values()):
             self.register_buffer(f"mean{place}", block.mean.clone())
             self.register_buffer(f"scale{place}", block.scale.clone())
@@ -73,8 +74,7 @@ class Mixer(nn.Module):
 
     def standard(self, place: int, values: Tensor) -> Tensor:
         """Return values ``(batch, dim)`` of a part as its block has them."""
-        found: Tensor = (values - getattr(self, f"mean{place}")) / getattr(self, f"scale{place}")
-        return found
+        return standardized(values, getattr(self, f"mean{place}"), getattr(self, f"scale{place}"), self._limits[place])
 
     def standard_numbers(self, numbers: Tensor) -> Tensor:
         """Return standardized numbers ``(batch, numbers)``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,6 +48,7 @@ def save_fusion(fusion: Any, path: Path, *, overwrite: bool) -> Path:
     fields: dict[str, Any] = {"numbers": list(fusion.numbers), "task": fusion.task, "classes": list(fusion.classes)}
     fields |= {"columns": dict(fusion.columns), "scores": dict(fusion.scores), "monitor": fusion.monitor, "how": fusion.how}
     fields |= {"label_columns": list(fusion.label_columns), "uncertain": fusion.uncertain, "verdict": fusion.verdict}
+    fields |= {"limits": {name: block.limit for name, block in fusion.blocks.items() if math.isfinite(block.limit)}}
     if fusion.network is not None:
         mixer: Any = fusion.network.backbone.mixer
         fields |= {"tokens": fusion.tokens, "dropout": mixer.dropout}
@@ -145,7 +147,8 @@ def read_fusion(path: Path) -> dict[str, Any]:
             "options": dict(told["options"]),
         }
         fields |= {"models": models, "numbers": tuple(told["numbers"])}
-        fields |= {"blocks": {name: Block(tensors[f"{name}.mean"], tensors[f"{name}.scale"]) for name in names}}
+        limits = {name: float(told.get("limits", {}).get(name, math.inf)) for name in names}  # earlier versions had none
+        fields |= {"blocks": {name: Block(tensors[f"{name}.mean"], tensors[f"{name}.scale"], limits[name]) for name in names}}
         fields |= {"scores": told.get("scores", {}), "monitor": told.get("monitor", ""), "how": told.get("how", "concatenate")}
         fields |= {"label_columns": tuple(told.get("label_columns", ())), "uncertain": told.get("uncertain")}
         fields["verdict"] = told.get("verdict", "")

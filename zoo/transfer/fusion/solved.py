@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from zoo.tasks.find import find_task
 Array = npt.NDArray[Any]
 Features = Mapping[str, tuple[Tensor, Tensor]]
 """The features ``(rows, dim)`` of each part, and the rows in which it is missing."""
+LIMIT = 10.0  # deviations; a column that hardly varies would else decide alone about a row that has another value
 
 
 @dataclass(frozen=True)
@@ -29,21 +31,31 @@ class Block:
     Attributes:
         mean: ``(dim,)``, of the training rows that have it.
         scale: Divisor: a number per column of numbers; of features one for all, which makes their summed variance 1.
+        limit: Largest standardized value, beyond which values count as this; infinite for features.
     """
 
     mean: Tensor
     scale: Tensor
+    limit: float = math.inf
 
     @classmethod
-    def of(cls, features: Tensor, missing: Tensor) -> Block:
+    def of(cls, features: Tensor, missing: Tensor, *, limit: float = math.inf) -> Block:
         """Return the block of training features ``(rows, dim)``, measured on the rows that have the part."""
         there = features[~missing].double()
-        deviation = (there - there.mean(0)).square().mean(0).sum().sqrt()
-        return cls(there.mean(0).float(), deviation.clamp(min=1e-12).float())
+        mean = there.mean(0)
+        deviation = (there - mean).square().mean(0).sum().sqrt()
+        rounding = torch.finfo(torch.float32).eps * mean.norm()  # by which values differ that are meant to be equal
+        return cls(mean.float(), torch.maximum(deviation, rounding).clamp(min=1e-12).float(), limit)
 
     def __call__(self, features: Tensor, missing: Tensor) -> Tensor:
         """Return the standardized features ``(rows, dim)``."""
-        return ((features - self.mean) / self.scale).masked_fill(missing[:, None], 0.0)
+        return standardized(features, self.mean, self.scale, self.limit).masked_fill(missing[:, None], 0.0)
+
+
+def standardized(values: Tensor, mean: Tensor, scale: Tensor, limit: float) -> Tensor:
+    """Return values ``(batch, dim)`` less their mean, over their scale, and within ``limit`` of 0."""
+    found = (values - mean) / scale
+    return found if math.isinf(limit) else found.clamp(-limit, limit)
 
 
 def joined(features: Features, blocks: Mapping[str, Block]) -> Tensor:

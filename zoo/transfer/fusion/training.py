@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import tempfile
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from zoo.engine.inference.metrics import compute_metrics
 from zoo.engine.inference.predict import predict_outputs
 from zoo.engine.options.model_selection import Best
 from zoo.engine.options.recipe import Recipe
-from zoo.engine.rundir.run_folder import Run
+from zoo.engine.rundir.run_folder import Run, write_run
 from zoo.engine.solved.solved_head import SolvedHead
 from zoo.engine.train.finalize import kept_before_tuning
 from zoo.engine.train.train_state import values_of
@@ -37,6 +38,7 @@ from zoo.util.numbers import score_text
 log = logging.getLogger("zoo")
 Array = npt.NDArray[Any]
 
+KEPT = "kept_start"  # key in run.json of the line that says so
 NEARLY_EQUAL = 0.02  # spread of features over the size of their mean, below which a step of tuning moves them more than rows differ
 
 
@@ -119,10 +121,18 @@ def train_fusion(
 
 
 def _kept_start(fusion: Fusion, network: TaskModel, run: Run, valid: Table | bool, start: _Start | None, tune: str) -> str:
-    """Return a line where tuning did not improve on what it began with, which the network then has; else an empty string."""
+    """Return a line where tuning did not improve on what it began with, which the network and the run's folder then have; else nothing."""
     if start is not None and isinstance(valid, Table):
+        path = run.dir / "run.json"  # which is gone where the run had no folder of its own
+        record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if KEPT in record:  # the run was finished before, and its folder has the start
+            return str(record[KEPT])
         monitor = run.monitor if run.monitor in start.metrics else fusion.monitor  # else one of the user's own
-        return start.kept_if_better(network, valid, monitor, tune)
+        kept = start.kept_if_better(network, valid, monitor, tune)
+        if kept and record:
+            network.save(run.dir, overwrite=True)
+            write_run(run.dir, record | {KEPT: kept})
+        return kept
     return _kept_before(run, fusion.task) if tune != "none" else ""
 
 
@@ -173,18 +183,20 @@ class _Start:
 
     Attributes:
         values: Its parameters and buffers.
+        origins: The steps in which they came about.
         metrics: Those of the task on the rows that judge the epochs.
         passes: Options of a pass, such as the device.
     """
 
     values: Mapping[str, Tensor]
+    origins: tuple[Any, ...]
     metrics: Mapping[str, float]
     passes: Mapping[str, Any]
 
     @classmethod
     def of(cls, network: TaskModel, valid: Table, passes: Mapping[str, Any]) -> _Start:
         """Return the start of a network that a solved head was given."""
-        return cls(values_of(network), _measured(network, valid, passes), passes)
+        return cls(values_of(network), network.origins, _measured(network, valid, passes), passes)
 
     def kept_if_better(self, network: TaskModel, valid: Table, monitor: str, tune: str) -> str:
         """Give a trained network its start again, in place, unless it is better on the rows that judge the epochs.
@@ -204,6 +216,7 @@ class _Start:
         if best.update(2, found) or not best.epoch:
             return ""
         network.load_state_dict(dict(self.values))
+        network.origins, network.thresholds = self.origins, None  # both of what was tuned
         before, after = self.metrics[monitor], found.get(monitor, float("nan"))
         return (
             f"kept: the start, a solved head on the backbones as they were, {monitor} {score_text(monitor, before)} on the held-out rows; "

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo.select.comparison.paired import mcnemar
 from zoo.transfer.domain.choosing.evidence import Evidence
 
 BASELINE = "source-only"
@@ -16,6 +17,8 @@ VOTES = {"infomax": True, "entropy": False, "snd": True, "dev": False}
 MISLED_BY_COLLAPSE = ("entropy", "snd")  # predictions of few classes are sure and have dense neighbours
 LEAST_VARIETY = 0.5
 ERRORS = 2.0  # standard errors of the difference that do not count as a difference
+HARM = 0.2  # p-value below which a candidate has harmed the source; larger than usual, as source-only is safe where it is wrongly kept
+TRADE = 0.05  # of the accuracy on the source that a method may give for the target
 FEWEST = 10.0  # samples of the source that a risk of DEV must be worth to vote
 
 
@@ -47,6 +50,7 @@ class Candidate:
         """Return it as plain data; None where a number is undefined."""
         plain = asdict(self)
         found = plain.pop("evidence") or {}
+        found.pop("each", None)
         numbers = {name: None if value != value else round(value, 5) for name, value in found.items()}
         return {"method": plain.pop("method"), **numbers, **plain, "votes": list(self.votes), "seconds": round(self.seconds, 3)}
 
@@ -60,26 +64,43 @@ def usable_validators(one: Evidence, baseline: Evidence) -> list[str]:
     if min(one.variety, baseline.variety) >= LEAST_VARIETY:
         usable += MISLED_BY_COLLAPSE
     enough = min(one.dev_samples, baseline.dev_samples) >= FEWEST
-    if enough and abs(one.dev - baseline.dev) > ERRORS * float(np.hypot(one.dev_error, baseline.dev_error)):
+    if enough and abs(_gain("dev", one, baseline)) > ERRORS * _noise("dev", one, baseline):
         usable.append("dev")
     return usable
 
 
 def votes_for(one: Evidence, baseline: Evidence) -> tuple[str, ...]:
-    """Return the validators that prefer a candidate to the baseline; a tie is no vote."""
-    gains = {name: (getattr(one, name) - getattr(baseline, name)) * (1 if VOTES[name] else -1) for name in usable_validators(one, baseline)}
-    return tuple(name for name, gain in gains.items() if gain > 0)
+    """Return the validators that prefer a candidate to the baseline by more than noise."""
+    return tuple(name for name in usable_validators(one, baseline) if _gain(name, one, baseline) > ERRORS * _noise(name, one, baseline))
+
+
+def _gain(name: str, one: Evidence, baseline: Evidence) -> float:
+    """Return by how much a validator prefers a candidate to the baseline."""
+    return float(getattr(one, name) - getattr(baseline, name)) * (1 if VOTES[name] else -1)
+
+
+def _noise(name: str, one: Evidence, baseline: Evidence) -> float:
+    """Return the standard error of what a validator says of the difference, over the same samples where it is a mean over them."""
+    if name == "dev":
+        return float(np.hypot(one.dev_error, baseline.dev_error))
+    gains = one.each[name] - baseline.each[name]
+    return float(gains.std() / np.sqrt(max(len(gains) - 1, 1)))
+
+
+def harms_source(one: Evidence, baseline: Evidence) -> bool:
+    """Return whether a candidate is worse than the baseline on the same held-out samples of the source, by more than noise."""
+    lost = baseline.accuracy - one.accuracy
+    return lost > TRADE + 1e-9 and mcnemar(one.each["right"] > 0, baseline.each["right"] > 0) < HARM
 
 
 def fault_of(one: Evidence, baseline: Evidence, votes: Sequence[str]) -> str:
     """Return why a candidate may not replace the baseline; empty if it may."""
-    error = float(np.hypot(one.error, baseline.error))
-    if one.accuracy < baseline.accuracy - ERRORS * error:
+    if harms_source(one, baseline):
         return f"its accuracy on the source is {one.accuracy:.3f}, lower than {baseline.accuracy:.3f} by more than noise"
     voters = usable_validators(one, baseline)
     if "infomax" not in votes or 2 * len(votes) <= len(voters):
         found = f"of {', '.join(voters)} " + (f"only {', '.join(votes)} prefers it" if votes else "none prefers it")
-        return f"{found} to {BASELINE}; infomax and more than half must"
+        return f"{found} to {BASELINE} by more than noise; infomax and more than half must"
     return ""
 
 

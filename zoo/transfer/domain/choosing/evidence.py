@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,16 @@ from zoo.models.task_model import TaskModel
 from zoo.select.audit.reading.features import features_of
 from zoo.select.audit.reading.kept import Kept
 from zoo.transfer.domain.fitting import has_units
-from zoo.transfer.domain.validators import classes_in_use, softmax, validate_target, weighted_risk
+from zoo.transfer.domain.validators import (
+    classes_in_use,
+    entropies,
+    infomax,
+    informations,
+    neighbour_entropies,
+    softmax,
+    spread_rows,
+    weighted_risk,
+)
 
 MOST = 2000  # rows of a domain that the density ratio is fitted on
 LARGEST_RATIO = 100.0
@@ -50,6 +60,8 @@ class Evidence:
         dev: Deep embedded validation, an estimate of the error rate; low is good.
         dev_error: Its standard error.
         dev_samples: Number of equally weighted samples of the source that the risk is worth; below about ten it says little.
+        each: By sample, to compare two candidates on the same ones: ``right``, whether the prediction of each held-out sample of the source
+            is, and what the samples of the target add to ``infomax``, ``entropy`` and ``snd``, whose means these are.
     """
 
     accuracy: float
@@ -61,6 +73,7 @@ class Evidence:
     dev: float
     dev_error: float
     dev_samples: float
+    each: Mapping[str, Array] = field(default_factory=dict, compare=False, repr=False)
 
 
 def table_outputs(model: TaskModel, table: Table, config: Config) -> Outputs:
@@ -87,22 +100,24 @@ def evidence(train: Outputs, valid: Outputs, truth: Array, target: Outputs, *, s
         target: Samples of the target.
         seed: Seed of the rows that the density ratio is fitted on.
     """
-    probabilities, found = softmax(valid.logits), validate_target(target.logits, snd=True)
+    probabilities, others = softmax(valid.logits), softmax(target.logits)
+    each = {"infomax": informations(others), "entropy": entropies(others), "snd": neighbour_entropies(spread_rows(others))}
     wrong = (probabilities.argmax(1) != truth).astype(np.float64)
     accuracy = float(1 - wrong.mean())
-    uses = [classes_in_use(each) for each in (softmax(target.logits), probabilities)]
+    uses = [classes_in_use(one) for one in (others, probabilities)]
     weights = density_ratio(train.features, target.features, valid.features, seed=seed)
     dev, dev_error = weighted_risk(wrong, weights)
     return Evidence(
         accuracy=accuracy,
         error=float(np.sqrt(max(accuracy * (1 - accuracy), 1 / len(truth)) / len(truth))),
-        infomax=found["target_infomax"],
-        entropy=found["target_entropy"],
-        snd=found["target_snd"],
+        infomax=infomax(others),
+        entropy=float(each["entropy"].mean()),
+        snd=float(each["snd"].mean()),
         variety=(uses[0] - 1) / max(uses[1] - 1, 1e-9),
         dev=dev,
         dev_error=dev_error,
         dev_samples=float(weights.sum() ** 2 / max((weights**2).sum(), 1e-12)),
+        each=each | {"right": 1 - wrong},
     )
 
 
