@@ -20,9 +20,11 @@ from zoo.data.open import open_train_valid
 from zoo.data.table import Table
 from zoo.errors import LeakError
 from zoo.select.audit import check_data
+from zoo.select.audit.findings.label_noise import wrong_labels
 from zoo.select.audit.findings.near import nearest_pairs, unit_rows
 from zoo.select.audit.findings.shortcuts import auroc
 from zoo.select.audit.reading.features import out_of_fold
+from zoo.select.audit.reading.sources import Opened
 
 
 def jpeg(image: Image.Image) -> Image.Image:
@@ -103,6 +105,17 @@ def test_planted_wrong_labels_come_first() -> None:
     first = {row for (row,) in finding.rows[:30]}
     assert len(first & set(planted.tolist())) >= 24
     assert audit.figures["labels"]["probe_accuracy"] > 0.8
+    assert finding.level == "warning"
+
+
+def test_a_probe_that_doubts_a_third_of_the_labels_warns_of_none() -> None:
+    pytest.importorskip("cleanlab")
+    rng = np.random.default_rng(0)
+    table = Table(list(range(100)), np.arange(100) % 2, ("a", "b"))
+    probabilities = rng.dirichlet((2, 2), 100)
+    (finding,), figures = wrong_labels(Opened(table, {}), np.arange(100), table, probabilities)
+    assert figures["suspects"] > 20
+    assert finding.level == "note"
 
 
 def test_without_cleanlab_the_part_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:

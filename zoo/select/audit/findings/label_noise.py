@@ -14,6 +14,7 @@ from zoo.select.audit.reading.sources import Opened
 from zoo.util.extras import require_extra
 
 SURE = 0.8  # accuracy of the probe, below which its doubts mean little
+MANY = 0.2  # share of doubted labels, above which the probe is wrong sooner than the labels
 
 
 def suspects(probabilities: Array, targets: Array) -> Array:
@@ -69,4 +70,4 @@ def _finding(data: Opened, rows: Array, some: Table, probabilities: Array, ranke
     weak = f" The probe is right on {accuracy:.0%} of the samples only: a stronger backbone finds fewer and better"
     doubt = weak if accuracy < SURE else ""
     message = f"{count(len(ranked), 'label')} of {len(some)} may be wrong, the least plausible first: {named}; look at them.{doubt}"
-    yield found("labels", "warning", message, rows[ranked][:, None], captions)
+    yield found("labels", "note" if doubt and len(ranked) > MANY * len(some) else "warning", message, rows[ranked][:, None], captions)
