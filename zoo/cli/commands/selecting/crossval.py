@@ -11,6 +11,7 @@ from zoo.cli.arguments.parser import Commands
 from zoo.cli.arguments.pass_options import labelled_options, labelled_settings
 from zoo.cli.commands.training import RECIPES, add_run_arguments, find_declared, job_of, read_settings
 from zoo.cli.output.stdout import Output, format_metrics, show_log, table
+from zoo.cli.output.wording import as_typed
 from zoo.engine.runtime.progress import in_time_units
 from zoo.engine.runtime.signals import ending_early
 from zoo.errors import OptionError, check_together
@@ -113,7 +114,7 @@ def compare(options: argparse.Namespace, out: Output) -> None:
         print("no setting differs", end="\n\n")
     scores = [[name, _interval(found.metric, score)] for name, score in zip(names, found.scores, strict=True)]
     print(table(scores, ("run", found.metric)), end="\n\n")
-    print("\n".join(map(found.verdict, found.pairs)))
+    print("\n".join(as_typed(found.verdict(pair)) for pair in found.pairs))
 
 
 def comparison_document(found: Comparison) -> dict[str, Any]:
