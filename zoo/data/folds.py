@@ -35,7 +35,9 @@ class Fold(NamedTuple):
     held_out: Array
 
 
-def cross_validation_folds(table: Table, folds: Any = FOLDS, *, repeats: int = 1, seed: int = 0, allow_leak: bool = False) -> list[Fold]:
+def cross_validation_folds(
+    table: Table, folds: Any = FOLDS, *, repeats: int = 1, seed: int = 0, allow_leak: bool = False, flag: str = "--folds"
+) -> list[Fold]:
     """Return the folds of a cross-validation.
 
     Classes are spread evenly where each sample has one; groups, and samples of equal content, are never divided.
@@ -46,6 +48,7 @@ def cross_validation_folds(table: Table, folds: Any = FOLDS, *, repeats: int = 1
         repeats: Number of divisions, each with a seed of its own.
         seed: Seed of the first division.
         allow_leak: Whether folds that are given may divide a group.
+        flag: What gives their number on the command line, for messages.
 
     Raises:
         LeakError: If folds that are given divide a group.
@@ -62,7 +65,7 @@ def cross_validation_folds(table: Table, folds: Any = FOLDS, *, repeats: int = 1
     table = with_equal_in_groups(table, equal_samples(table, checked=True))
     groups = _groups(table)
     targets = np.asarray(table.targets) if is_single_label(table) else None
-    _check_enough(table, folds, targets, groups)
+    _check_enough(table, folds, targets, groups, flag)
     found = []
     for repeat in range(repeats):
         parts = _parts(len(table), targets, groups, folds, (seed + repeat) % 2**32)
@@ -115,7 +118,7 @@ def with_equal_in_groups(table: Table, equal: Array | None) -> Table:
     return replace(table, groups=tuple(groups))
 
 
-def _check_enough(table: Table, folds: int, targets: Array | None, groups: Array | None) -> None:
+def _check_enough(table: Table, folds: int, targets: Array | None, groups: Array | None, flag: str) -> None:
     """Check that every fold gets a sample, and log classes that not every fold can hold out.
 
     Raises:
@@ -123,12 +126,12 @@ def _check_enough(table: Table, folds: int, targets: Array | None, groups: Array
     """
     if (units := len(table) if groups is None else len(np.unique(groups))) < folds:
         what = "sample" if groups is None else "group"
-        raise DataError(f"{table.source} has {count(units, what)}, fewer than {folds} folds; take at most folds={max(units, 2)} (--folds)")
+        raise DataError(f"{table.source} has {count(units, what)}, fewer than {folds} folds; take at most folds={max(units, 2)} ({flag})")
     if targets is None:
         return
     numbers = np.bincount(targets, minlength=len(table.classes))
     if numbers.max() < folds:
-        remedy = f"take at most folds={max(int(numbers.max()), 2)} (--folds)"
+        remedy = f"take at most folds={max(int(numbers.max()), 2)} ({flag})"
         raise DataError(f"{table.source}: the largest class has {count(int(numbers.max()), 'sample')}, fewer than {folds} folds; {remedy}")
     units_of = numbers if groups is None else np.array([len(np.unique(groups[targets == k])) for k in range(len(numbers))])
     what = "sample" if groups is None else "group"

@@ -12,13 +12,10 @@ log = logging.getLogger("zoo")
 @contextmanager
 def each_message_once() -> Iterator[None]:
     """Log each message of the library once, where the same data are opened with the same options again and again."""
-    seen: set[str] = set()
+    seen: dict[str, logging.LogRecord] = {}
 
     def is_new(entry: logging.LogRecord) -> bool:
-        line = entry.getMessage()
-        known = line in seen
-        seen.add(line)
-        return not known
+        return seen.setdefault(entry.getMessage(), entry) is entry  # one that was held back and is shown later comes twice
 
     log.addFilter(is_new)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from zoo.cli.app import main
 from zoo.data.table import Table
 from zoo.errors import OptionError, SavedModelError
 from zoo.saved.config import read_config
-from zoo.select.comparison.paired import Predictions, by_samples, judged, mcnemar
+from zoo.select.comparison.compare import Comparison
+from zoo.select.comparison.paired import Pair, Predictions, by_samples, judged, mcnemar
 from zoo.select.crossval.held_out import read_outputs
 
 
@@ -148,7 +150,7 @@ def test_runs_are_compared_on_data_that_all_predict(tmp_path: Path, capsys: pyte
     with pytest.raises(SystemExit) as done:
         main(["compare", *runs])
     assert not done.value.code
-    assert "give data that all predict" in capsys.readouterr().out
+    assert "give data that all predict: --on DATA" in capsys.readouterr().out
     with pytest.raises(SystemExit) as done:
         main(["compare", *runs, "--on", str(tmp_path / "test"), "--json"])
     assert not done.value.code
@@ -198,3 +200,10 @@ def test_bad_arguments_are_named(tmp_path: Path) -> None:
         zoo.select.compare(one, one.parent / "." / "other" / ".." / "one")
     with pytest.raises(SavedModelError, match="neither a run"):
         zoo.select.compare(one, tmp_path)
+
+
+def test_a_difference_in_the_unit_of_small_targets_keeps_its_digits() -> None:
+    entries = tuple(SimpleNamespace(name=name) for name in "ab")
+    pair = Pair(0, 1, difference=-1.5e-9, low=-2.5e-9, high=0.0, test="bootstrap", note="9 samples")
+    said = Comparison(entries, "mae", {}, (), (pair,)).verdict(pair)  # type: ignore[arg-type]  # their names are enough
+    assert "difference -1.5e-09 [-2.5e-09, +0.0000]" in said

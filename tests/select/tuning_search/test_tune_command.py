@@ -90,6 +90,20 @@ def test_mistakes_of_all_kinds_stand_in_one_list_without_headlines_between(tmp_p
         assert told.count(part) == 1
 
 
+def test_messages_of_the_job_are_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = folder_of_images(tmp_path / "data", 24)
+    caplog.set_level("INFO", logger="zoo")
+    assert run("tune", "zoo/glyphnet", str(data), "--image-size", "16", "--epochs", "1", "--trials", "1", "--out", str(tmp_path / "t")) == 0
+    for message in ("epochs is 1 and the recipe", "no validation data given"):
+        assert sum(message in record.getMessage() for record in caplog.records) == 1
+
+
+def test_a_nested_search_names_its_own_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = folder_of_images(tmp_path / "data", 18)
+    assert run("tune", "zoo/glyphnet", str(data), "--image-size", "16", "--nested", "9", "--quiet", "--out", str(tmp_path / "tune")) == 1
+    assert "take at most --nested 6" in capsys.readouterr().err
+
+
 def test_errors_in_the_unit_of_small_targets_keep_their_digits(tmp_path: Path) -> None:
     trials = (TrialResult(0, "complete", 2.5e-9, "full", {}, 1.0, default=True), TrialResult(1, "complete", 1.25e-9, "full", {}, 1.0))
     found = Tuning(trials, Run([], {}, tmp_path, 1, "mae"), trials[1], "mae", lower=True, dir=tmp_path)

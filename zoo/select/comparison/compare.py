@@ -26,6 +26,7 @@ from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
 from zoo.tasks.thresholds import USUAL
 from zoo.trust.metric_table import METRICS, Metric, find_metrics
+from zoo.util.numbers import score_text
 
 log = logging.getLogger("zoo")
 
@@ -54,7 +55,8 @@ class Comparison:
         if math.isnan(pair.low):
             return f"{first} and {second} cannot be tested: {pair.note}"
         p = "" if math.isnan(pair.p) else f", p {pair.p:.2g}"
-        values = f"difference {pair.difference:+.4f} [{pair.low:+.4f}, {pair.high:+.4f}]{p}; {pair.test}, {pair.note}"
+        by, low, high = (f"{'+' * (value >= 0)}{score_text(self.metric, value)}" for value in (pair.difference, pair.low, pair.high))
+        values = f"difference {by} [{low}, {high}]{p}; {pair.test}, {pair.note}"
         if pair.better is None:
             return f"{first} and {second} cannot be told apart by {self.metric}: {values}"
         other = second if pair.better == pair.first else first

@@ -128,7 +128,7 @@ def run_nested(
     folder = claim_folder(out, model.spec.name, "nested", resume=resume, record=RECORD)
     try:
         table = check_tables(model, (without_test(open_all()), None), config)[0].shared_origin()
-        parts = cross_validation_folds(table, folds, seed=config.seed)
+        parts = cross_validation_folds(table, folds, seed=config.seed, flag="--nested")
         identity = {"folds": folds, "sha256": digest_of(parts), "samples": len(table)} | _search(config, how)
         found = _known(folder, identity)
         progress = Progress(quiet, "")

@@ -114,7 +114,7 @@ def compare(options: argparse.Namespace, out: Output) -> None:
         print("no setting differs", end="\n\n")
     scores = [[name, _interval(found.metric, score)] for name, score in zip(names, found.scores, strict=True)]
     print(table(scores, ("run", found.metric)), end="\n\n")
-    print(as_typed("\n".join(map(found.verdict, found.pairs))))
+    print("\n".join(as_typed(found.verdict(pair)) for pair in found.pairs))
 
 
 def comparison_document(found: Comparison) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from zoo.errors import OptionError, check_together, examples, fault_list
 from zoo.select.tuning_search.pruners import PRUNERS
 from zoo.util.cores import usable_cores
 from zoo.util.extras import require_extra
+from zoo.util.log_once import each_message_once
 from zoo.util.numbers import score_text
 
 if TYPE_CHECKING:
@@ -67,9 +68,14 @@ def tune(options: argparse.Namespace, out: Output) -> None:
     Raises:
         OptionError: If an option contradicts a search.
     """
+    require_extra("tune", "zoo tune")
+    with each_message_once():  # the job is made here, and in the search again
+        _tune(options, out)
+
+
+def _tune(options: argparse.Namespace, out: Output) -> None:
     from zoo.select.tuning_search.arguments import check_arguments, hold_out_remedy
 
-    require_extra("tune", "zoo tune")
     slurm, settings, search, *_ = check_together(
         "this search cannot run:",
         lambda: _check_processes(options),
