@@ -17,7 +17,7 @@ from zoo.data.images.decode import decode
 from zoo.data.open import open_data, open_train_valid
 from zoo.data.table import names_of
 from zoo.errors import CorruptInputError, DataError, HoldOutError
-from zoo.tasks.labels.warnings import looks_alike
+from zoo.tasks.labels.spelling import looks_alike
 
 PICTURES = [image(row) for row in range(8)]
 
@@ -339,3 +339,15 @@ def test_one_number_in_two_spellings_is_told_and_numbers_that_differ_in_the_last
 
 def test_a_long_name_of_digits_is_compared_in_a_time_that_grows_with_its_length() -> None:
     assert looks_alike(["9" * 200_000 + "x", "9" * 200_000 + "X"]) == [["9" * 200_000 + "x", "9" * 200_000 + "X"]]
+
+
+@pytest.mark.parametrize(("known", "given"), [("1.0", 1), ("false", False), ("007", 7), ("Cat", "cat "), ("1e3", 1000)])
+def test_a_label_that_is_a_class_in_another_spelling_is_told_so(known: str, given: object) -> None:
+    with pytest.raises(DataError, match=rf"the class '{known}' in another spelling\? write both alike"):
+        open_data((np.zeros((2, 4, 4), np.uint8), [given, "dog"]), classes=[known, "dog"])
+
+
+@pytest.mark.parametrize(("cell", "remedy"), [("1,5", "decimal=','"), ("5 %", "without the sign %"), ("many", "correct or remove")])
+def test_numbers_that_a_regression_cannot_read_come_with_how_to_write_them(cell: str, remedy: str) -> None:
+    with pytest.raises(DataError, match=f"regression needs finite numbers.*{remedy}"):
+        open_data((np.zeros((2, 4, 4), np.uint8), [cell, "2"]), task="regression")
