@@ -8,8 +8,10 @@ import os
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 import zoo
 from tests.clean import ROOT
@@ -304,3 +306,13 @@ def test_an_input_that_ends_a_command_names_how_it_is_skipped(capsys: pytest.Cap
         assert run_zoo(["predict", "model", *words, "--on-error", "skip"], capsys)[0] == 0
     assert run_zoo(["eval", "model", "names.csv"], capsys)[1].count(remedy) == 1
     assert "on-error" not in run_zoo(["train", "zoo/glyphnet", "names.csv", "--no-valid"], capsys)[1]
+
+
+def test_an_image_with_its_channels_first_is_not_taken_for_three_in_silence(caplog: pytest.LogCaptureFixture) -> None:
+    model = zoo.get("zoo/glyphnet").adapt(3, in_chans=3, labels=NAMES)
+    assert len(model.predict(np.zeros((3, 20, 24), np.uint8))) == 3
+    assert "shape (3, 20, 24) is read as 3 grey images; one image whose channels come first" in caplog.text
+    caplog.clear()
+    assert len(model.predict(np.zeros((20, 24, 3), np.uint8))) == len(model.predict(torch.zeros(3, 20, 24))) == 1
+    assert len(model.predict(np.zeros((4, 20, 24), np.uint8))) == 4
+    assert "grey images" not in caplog.text

@@ -17,7 +17,7 @@ from zoo.data.images.decode import decode
 from zoo.data.open import open_data, open_train_valid
 from zoo.data.table import names_of
 from zoo.errors import CorruptInputError, DataError, HoldOutError
-from zoo.tasks.labels.warnings import looks_alike
+from zoo.tasks.labels.spelling import looks_alike
 
 PICTURES = [image(row) for row in range(8)]
 
@@ -349,3 +349,15 @@ def test_numbers_that_are_all_the_same_are_told(caplog: pytest.LogCaptureFixture
     assert "all 6 targets are 3: there is nothing to learn" in caplog.text
     open_data((pixels, np.stack([np.arange(6.0), np.full(6, 2.5)], axis=1)), task="regression")
     assert "all 6 targets of output 2 are 2.5" in caplog.text
+
+
+@pytest.mark.parametrize(("known", "given"), [("1.0", 1), ("false", False), ("007", 7), ("Cat", "cat "), ("1e3", 1000)])
+def test_a_label_that_is_a_class_in_another_spelling_is_told_so(known: str, given: object) -> None:
+    with pytest.raises(DataError, match=rf"the class '{known}' in another spelling\? write both alike"):
+        open_data((np.zeros((2, 4, 4), np.uint8), [given, "dog"]), classes=[known, "dog"])
+
+
+@pytest.mark.parametrize(("cell", "remedy"), [("1,5", "decimal=','"), ("5 %", "without the sign %"), ("many", "correct or remove")])
+def test_numbers_that_a_regression_cannot_read_come_with_how_to_write_them(cell: str, remedy: str) -> None:
+    with pytest.raises(DataError, match=f"regression needs finite numbers.*{remedy}"):
+        open_data((np.zeros((2, 4, 4), np.uint8), [cell, "2"]), task="regression")

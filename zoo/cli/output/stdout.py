@@ -88,8 +88,8 @@ def claim_file(path: Path, *suffixes: str, overwrite: bool, option: str = "--out
         OutputPermissionError: If it cannot be written.
     """
     path = Path(os.path.expanduser(path))  # noqa: PTH111  # Path's method raises without a home
-    if not path.name:
-        raise OptionError(f"{option} names no file; give it the name of a file")
+    if not path.name or "\0" in str(path):
+        raise OptionError(f"{option} names no file{'' if not path.name else f': {str(path)!r}'}; give it the name of a file")
     if str(path) == "-" or (path.exists() and not path.is_file() and not path.is_dir()):
         raise OptionError(f"{option} {str(path)!r} is no file on a disk, and results are written as a whole; give it the name of a file")
     known = path.suffix.lower() in suffixes

@@ -206,4 +206,7 @@ def _as_list(inputs: Any, kind: str, channels: int) -> Any:
         getattr(inputs, "ndim", 0) == 3
         and (hasattr(inputs, "numpy") or channels not in PICTURE_CHANNELS or inputs.shape[-1] in (1, 3, 4, channels))
     )
+    if not single and getattr(inputs, "ndim", 0) == 3 and len(inputs) == channels == 3:
+        line = "an array of shape %s is read as 3 grey images; one image whose channels come first is given as X.transpose(1, 2, 0)"
+        log.warning(line, tuple(inputs.shape))
     return [inputs] if single and not hasattr(inputs, "columns") else inputs

@@ -34,6 +34,7 @@ from zoo.select.crossval.fold_runs import FoldRuns
 from zoo.select.crossval.picture import draw_folds
 from zoo.select.crossval.predictions import metrics_of_all, write_predictions
 from zoo.select.crossval.result import RECORD, CrossValidation, check_same, content_of, folds_in, read_record, read_result
+from zoo.select.recipe_search.auto import each_message_once
 from zoo.tasks.find import find_task
 from zoo.trust.metric_table import METRICS, find_metrics
 from zoo.util.atomic_write import write_json
@@ -128,8 +129,9 @@ def run_folds(
     folder = claim_folder(out, model.spec.name, f"{config.recipe.name}-cv", resume=resume, record=RECORD)
     try:
         with ending_early(), torch.inference_mode(False), torch.enable_grad():
-            table = check_tables(model, (without_test(job.open_data()[0]), None), config)[0]
-            parts = cross_validation_folds(table, folds, repeats=repeats, seed=config.seed, allow_leak=config.allow_leak)
+            with each_message_once():  # of repeated samples, which concern the table and its folds
+                table = check_tables(model, (without_test(job.open_data()[0]), None), config)[0]
+                parts = cross_validation_folds(table, folds, repeats=repeats, seed=config.seed, allow_leak=config.allow_leak)
             model.inputs, model.labels = inputs_in_use(model, config, table), model.labels or table.classes or None
             job = replace(job, config=sized_for(config, min(len(fold.train) for fold in parts)))
             how = {"folds": len(parts) // repeats, "repeats": repeats, "division": division_name(table, folds), "inner_valid": inner_valid}

@@ -26,6 +26,7 @@ from zoo.tasks.labels.names import (
     class_order,
     is_number,
     name_of,
+    number_hint,
     plain,
     refuse_unknown,
     separator_hint,
@@ -275,7 +276,7 @@ def encode_by_word(
 
 def encode_numbers(labels: Sequence[Any], inputs: Sequence[Any], source: str) -> Array:
     """Return float32 numbers ``(n,)`` or ``(n, values)``."""
-    values, faults = [], []
+    values, faults, wrong = [], [], []
     for row, label in enumerate(labels):
         try:
             parts = re.split(r"[|;]", label) if isinstance(label, str) else label
@@ -284,10 +285,10 @@ def encode_numbers(labels: Sequence[Any], inputs: Sequence[Any], source: str) ->
                 raise ValueError("not finite")
         except (TypeError, ValueError):
             faults.append(f"{item_name(inputs, row)}: {label!r}")
+            wrong.append(label if isinstance(label, str) else repr(label))
     if faults:
-        raise DataError(
-            f"{source}: regression needs finite numbers, unlike {count(len(faults), 'label')} of {len(labels)}: {examples(faults)}"
-        )
+        unlike = f"{count(len(faults), 'label')} of {len(labels)}: {examples(faults)}{number_hint(wrong)}"
+        raise DataError(f"{source}: regression needs finite numbers, unlike {unlike}")
     widths = sorted({len(value) for value in values})
     if len(widths) > 1:
         raise DataError(f"{source}: labels have {examples(widths)} values per sample; give every sample the same number")

@@ -11,6 +11,7 @@ from typing import Any
 
 from zoo.data.table import item_name
 from zoo.errors import DataError, count, did_you_mean, examples, fault_list
+from zoo.tasks.labels.spelling import one_spelling
 
 INTEGER = re.compile(r"[+-]?\d+")
 _MAX_DIGITS = 18  # Python refuses to parse some thousand digits
@@ -85,14 +86,30 @@ def refuse_unknown(labels: Sequence[Sequence[str]], place: Mapping[str, int], in
             if name not in place:
                 rows[name].append(row)
     if rows:
-        faults = [
-            f"{name!r}{did_you_mean(name, place)}: {count(len(at), 'sample')}, first {examples([item_name(inputs, row) for row in at[:2]])}"
-            for name, at in list(rows.items())[:4]
-        ]
+        alike = {one_spelling(known): known for known in place}
+        faults = []
+        for name, at in list(rows.items())[:4]:
+            meant = _other_spelling(alike.get(one_spelling(name))) or did_you_mean(name, place)
+            faults.append(f"{name!r}{meant}: {count(len(at), 'sample')}, first {examples([item_name(inputs, row) for row in at[:2]])}")
         faults += [f"… and {count(len(rows) - 4, 'label')} more"] if len(rows) > 4 else []
         headline = f"{source} has {count(len(rows), 'label')} outside the {len(place)} classes ({examples(list(place), 8)})"
         hint = separator_hint([*place, *rows])
         raise DataError(fault_list(headline, faults, f"{hint[0].upper()}{hint[1:]}. {OTHER_CLASSES}" if hint else OTHER_CLASSES))
+
+
+def _other_spelling(known: str | None) -> str:
+    return f" (the class {known!r} in another spelling? write both alike)" if known else ""
+
+
+def number_hint(labels: Sequence[str]) -> str:
+    """Return how numbers are written that a regression cannot read, behind a semicolon; empty if that is not known."""
+    if any(re.fullmatch(r"\s*[+-]?\d+,\d+\s*", label) for label in labels):
+        return "; write a point in place of the comma, such as pd.read_csv(path, decimal=',')"
+    if any(label.strip().endswith("%") for label in labels):
+        return "; write them without the sign %"
+    if any(label.startswith("Timedelta(") for label in labels):
+        return "; give them in one unit, such as frame[column].dt.total_seconds()"
+    return "; correct or remove these rows"
 
 
 def separator_hint(names: Collection[str]) -> str:

@@ -144,7 +144,7 @@ def raw_of(
     if chosen.get("group") not in (None, "group", options.columns.get("group")):
         values["group"] = _with_own_groups(values["group"], chosen["group"], source)
     for role in ("group", "split") if options.keep_unreadable else ("file_name", "text", "text_pair", "words", "group", "split"):
-        hint = "" if role in ("group", "split") else skip_hint(options.keep_unreadable)
+        hint = ", or leave the column out" if role in ("group", "split") else skip_hint(options.keep_unreadable)
         _refuse_empty(values.get(role, []), role, chosen.get(role, ""), source, hint)
     if inputs is None:
         if "file_name" in values:
