@@ -254,3 +254,11 @@ def test_an_interrupted_check_ends_with_130_and_goes_on(folder: Path, tmp_path: 
     assert "the same command goes on" in rest
     assert not (tmp_path / "out" / "check.json").exists()
     assert list((tmp_path / "out" / "cache").glob("*.npz"))
+
+
+def test_sentences_of_tagged_words_name_their_task(tmp_path: Path) -> None:
+    path = tmp_path / "train.tsv"
+    path.write_text("Ann\tB-PER\nsings\tO\n\nBob\tB-PER\n" * 3)
+    with pytest.raises(OptionError, match=r"sentences of tagged words, .* pass task='token-classification'"):
+        check_data(path, quiet=True)
+    assert check_data(path, task="token-classification", quiet=True).splits == {"train": 4}

@@ -79,9 +79,12 @@ def open_for_check(train: Any, valid: Any, *, task: str, reads: str | None, inpu
     if reads is not None and reads not in KINDS:
         raise OptionError(f"reads is {reads!r}{did_you_mean(str(reads), KINDS)}; it is one of: {', '.join(KINDS)}")
     of_backbone = None if inputs is None else type(inputs).__name__.lower()
-    kind = reads or of_backbone or _guessed(train)
-    if kind == "text" and find_task(task).per_token:
+    per_token = find_task(task).per_token
+    kind = reads or of_backbone or ("words" if per_token else _guessed(train))
+    if kind == "text" and per_token:
         kind = "words"
+    if kind == "words" and not per_token:
+        raise OptionError(f"these are sentences of tagged words, and the task is {task!r}; pass task='token-classification'")
     if of_backbone is not None and of_backbone != ("text" if kind == "words" else kind):
         raise OptionError(f"the data are {kind}s, and the backbone reads {of_backbone}s; name another, or none (backbone=False)")
     table = open_splits(train, valid, task=task, reads=kind, **options)
@@ -90,6 +93,9 @@ def open_for_check(train: Any, valid: Any, *, task: str, reads: str | None, inpu
 
 def _guessed(source: Any) -> str:
     """Return the kind of the inputs of a source by its columns or its files."""
+    path = Path(source) if isinstance(source, str | os.PathLike) else None
+    if path is not None and path.is_file() and is_conll(path):
+        return "words"
     frame = _frame(source)
     if frame is not None:
         names = [str(name) for name in frame.columns]
@@ -97,9 +103,6 @@ def _guessed(source: Any) -> str:
             first = str(frame.iloc[0][usual_columns("file_name", names)[0]]) if len(frame) else ""
             return "volume" if first.lower().endswith(_VOLUMES) else "image"
         return "words" if usual_columns("words", names) else "text" if usual_columns("text", names) else "image"
-    path = Path(source) if isinstance(source, str | os.PathLike) else None
-    if path is not None and path.is_file() and is_conll(path):
-        return "words"
     if path is not None and path.is_dir():
         if not (files := list(islice(walk(str(path)), _LOOKED_AT))) and any(entry.suffix.lower() in SUFFIXES for entry in path.iterdir()):
             return "text"
