@@ -89,6 +89,7 @@ def add_run_arguments(command: argparse.ArgumentParser) -> None:
     add("--out", metavar="DIR", help="the run directory")
     add("--resume", action="store_true", default=None, help="go on from the newest checkpoint in --out")
     add("--classes", metavar="A,B", help=f"the classes, in the order of the model's outputs; else all that the data have{QUOTED}")
+    add("--group", metavar="COL", help="column whose values, such as patients, no split or fold divides; short for --columns group=COL")
     add(
         "--head",
         help="linear, mlp, tokens, zero-shot (of a dual encoder, from the names of the classes; of flyp the default), or a plugin's",
@@ -177,7 +178,7 @@ def read_settings(options: argparse.Namespace) -> dict[str, Any]:
 
     flags = {key: getattr(options, key, None) for key in (*settings.PLAIN, *settings.flagged())}
     flags |= {"classes": settings.names(options.classes)}
-    group = {"group": options.group} if getattr(options, "group", None) else {}
+    group = {"group": options.group} if options.group else {}
     flags |= {"columns": settings.columns(options.columns) | group, "options": settings.pairs(options.set, "--set")}
     flags |= {"head_options": settings.pairs(options.head_set, "--head-set")}
     flags |= {"model_options": settings.pairs(options.model_set, "--model-set")}

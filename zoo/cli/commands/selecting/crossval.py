@@ -32,7 +32,6 @@ def register(commands: Commands) -> None:
     add("--recipe", help=RECIPES)
     add("--folds", type=int, default=5, metavar="K", help="number of folds (5), stratified by class")
     add("--repeats", type=int, default=1, metavar="R", help="number of divisions into folds, each with a seed of its own (1)")
-    add("--group", metavar="COL", help="column whose values, such as patients, no fold divides; short for --columns group=COL")
     add("--metric", metavar="NAME", help="the metric that is compared and drawn; else the first of the task")
     text = "hold out a fifth of each fold's training samples to choose its best epoch; else the last one is kept"
     add("--inner-valid", action="store_true", help=text)
