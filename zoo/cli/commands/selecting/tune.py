@@ -22,7 +22,7 @@ from zoo.cli.output.stdout import Output, show_log, table
 from zoo.cli.output.wording import as_typed
 from zoo.engine.runtime.progress import in_time_units
 from zoo.engine.runtime.signals import StopFlag, ending_early
-from zoo.errors import OptionError, check_together, examples, fault_list
+from zoo.errors import OptionError, check_together, examples, fault_list, fault_message
 from zoo.select.tuning_search.pruners import PRUNERS
 from zoo.util.cores import usable_cores
 from zoo.util.extras import require_extra
@@ -135,7 +135,7 @@ def _check_processes(options: argparse.Namespace) -> dict[str, Any] | None:
     if options.slurm is not None and options.join:
         faults.append("--slurm and --join: jobs are submitted by the process that leads a search; leave one of them out")
     if faults:
-        raise OptionError(faults[0] if len(faults) == 1 else fault_list("a search cannot run with these:", faults))
+        raise OptionError(fault_message("a search cannot run with these:", faults))
     return None if options.slurm is None else slurm_settings(options.slurm)
 
 
