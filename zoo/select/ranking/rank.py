@@ -175,9 +175,10 @@ def _begin(folder: Path, record: dict[str, Any]) -> None:
         try:
             before = json.loads(path.read_text(encoding="utf-8"))["rank"]
             differ = option_differences(record["config"], before["config"])
-            differ += [f"task was {before['task']!r} and is {record['task']!r}"] if before["task"] != record["task"] else []
-            for part, now in record["data"].items():
-                then, now = before["data"][part] or {"samples": 0}, now or {"samples": 0}
+            if before["task"] != record["task"]:
+                differ.append(f"task was {before['task']!r} and is {record['task']!r}")
+            for part, summary in record["data"].items():
+                then, now = before["data"][part] or {"samples": 0}, summary or {"samples": 0}
                 keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]
                 differ += [f"{part} data: {key} was {then.get(key)} and is {now.get(key)}" for key in keys]
         except (OSError, ValueError, KeyError, TypeError) as error:
