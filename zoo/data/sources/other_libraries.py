@@ -25,7 +25,8 @@ def as_frame(source: Any) -> Any:
     Raises:
         MissingExtraError: If pandas or pyarrow is not installed, which both conversions need.
     """
-    if not isinstance(source, tuple(imported_class(module, name) for module, name in _TABLES)):
+    kinds = tuple(imported_class(module, name) for module, name in _TABLES)
+    if not isinstance(source, kinds):
         return source
     require_extra("tables", f"a {type(source).__module__.partition('.')[0]} table")
     return source.to_pandas()

@@ -299,14 +299,14 @@ def document(found: Tuning) -> dict[str, Any]:
 
 def trial_table(found: Tuning) -> str:
     """Return the best trials with their options, the default recipe among them."""
-    known = [trial for trial in found.trials if trial.value is not None and trial.state == "complete"]
-    known.sort(key=lambda trial: trial.value or 0.0, reverse=not found.lower)
-    shown = known[:SHOWN] + [trial for trial in known[SHOWN:] if trial.default]
+    known = [(trial.value, trial) for trial in found.trials if trial.value is not None and trial.state == "complete"]
+    known.sort(key=lambda pair: pair[0], reverse=not found.lower)
+    shown = known[:SHOWN] + [pair for pair in known[SHOWN:] if pair[1].default]
     rows = []
-    for trial in shown:
+    for value, trial in shown:
         options = "the default" if trial.default else " ".join(trial.listed)
         name = f"{trial.number}{'*' if trial.number == found.best_trial.number else ''}"
-        rows.append([name, score_text(found.monitor, trial.value or 0.0), in_time_units(trial.seconds), trial.recipe, options])
+        rows.append([name, score_text(found.monitor, value), in_time_units(trial.seconds), trial.recipe, options])
     text = table(rows, ("trial", found.monitor, "time", "recipe", "options"), right=(1, 2))
     pruned = sum(trial.state == "pruned" for trial in found.trials)
     failed = [f"trial {trial.number}: {trial.note}" for trial in found.trials if trial.state == "failed"]
