@@ -121,15 +121,10 @@ def ants(data: Path, seeds: int, folder: Path) -> None:
     show("ants/bees", teacher.evaluate(test, quiet=True)["accuracy"], found)
 
 
-def cifar(data: Path, seeds: int, folder: Path, labelled: int) -> None:
-    train, test = pairs("CIFAR-10", data)
-    teacher = taught(TEACHER, train, folder, recipe="linear-probe", image_size=64)
-    file = teacher.predict_to_file(train[0], folder / "teacher.csv", quiet=True).path
-    methods: dict[str, Callable[[Samples], Any]] = {
-        "alone": lambda _: None,
-        "logits": lambda _: Distill(file),
-        "logits, unlabelled": lambda own: Distill(file, weight=0.9, unlabelled=sorted(set(train[0]) - set(own[0]))),
-    }
+def show_cifar(
+    teacher: Any, train: Samples, test: Samples, methods: Mapping[str, Callable[[Samples], Any]], *, seeds: int, labelled: int
+) -> None:
+    """Print the accuracies of glyphnet on CIFAR-10 by method, of ``labelled`` images of each class."""
     found = scores(
         lambda seed: zoo.get("zoo/glyphnet").adapt(10, in_chans=3, seed=seed),
         lambda seed: few(train, labelled, seed),
@@ -140,6 +135,18 @@ def cifar(data: Path, seeds: int, folder: Path, labelled: int) -> None:
         augment="none",
     )
     show(f"CIFAR-10, {labelled} labels of each class", teacher.evaluate(test, quiet=True)["accuracy"], found)
+
+
+def cifar(data: Path, seeds: int, folder: Path, labelled: int) -> None:
+    train, test = pairs("CIFAR-10", data)
+    teacher = taught(TEACHER, train, folder, recipe="linear-probe", image_size=64)
+    file = teacher.predict_to_file(train[0], folder / "teacher.csv", quiet=True).path
+    methods: dict[str, Callable[[Samples], Any]] = {
+        "alone": lambda _: None,
+        "logits": lambda _: Distill(file),
+        "logits, unlabelled": lambda own: Distill(file, weight=0.9, unlabelled=sorted(set(train[0]) - set(own[0]))),
+    }
+    show_cifar(teacher, train, test, methods, seeds=seeds, labelled=labelled)
 
 
 def cifar_parts(data: Path, seeds: int, folder: Path, labelled: int) -> None:
@@ -159,16 +166,7 @@ def cifar_parts(data: Path, seeds: int, folder: Path, labelled: int) -> None:
         methods[f"{name}, unlabelled"] = lambda own, options=options: Distill(
             teacher, weight=0.9, unlabelled=sorted(set(train[0]) - set(own[0])), **options
         )
-    found = scores(
-        lambda seed: zoo.get("zoo/glyphnet").adapt(10, in_chans=3, seed=seed),
-        lambda seed: few(train, labelled, seed),
-        test,
-        methods,
-        seeds=seeds,
-        epochs=40,
-        augment="none",
-    )
-    show(f"CIFAR-10, {labelled} labels of each class", teacher.evaluate(test, quiet=True)["accuracy"], found)
+    show_cifar(teacher, train, test, methods, seeds=seeds, labelled=labelled)
 
 
 def trec(data: Path, seeds: int, folder: Path) -> None:

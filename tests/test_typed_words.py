@@ -44,6 +44,8 @@ def test_columns_thresholds_and_label_columns_are_quoted_like_classes() -> None:
     assert settings.thresholds('"cat, small=0.3",dog=0.7') == {"cat, small": 0.3, "dog": 0.7}
     config = resolve("linear-probe", {"label_columns": '"cat, small",dog'}, task="multi-label")
     assert config.label_columns == ("cat, small", "dog")
+    with pytest.raises(OptionError, match="label_columns is '\"cat'; it must be names with closed quotation marks"):
+        resolve("linear-probe", {"label_columns": '"cat'}, task="multi-label")
 
 
 def test_the_hint_for_names_with_blanks_between_them_quotes_those_with_commas(capsys: pytest.CaptureFixture[str]) -> None:

@@ -280,6 +280,11 @@ def fault_list(headline: str, faults: Sequence[str], remedy: str = "", *, culpri
     return message
 
 
+def fault_message(headline: str, faults: Sequence[str]) -> str:
+    """Return the only fault, or the ``fault_list`` of several."""
+    return faults[0] if len(faults) == 1 else fault_list(headline, faults)
+
+
 def faults_of(error: ZooError) -> tuple[list[str], str]:
     """Return the faults that an error lists, or its message as the only one, and the remedy of the list, or nothing."""
     message = error.args[0] if error.args else ""

@@ -12,7 +12,8 @@ import pytest
 from tests.data.make import image
 from zoo.data.images.decode import decode
 from zoo.data.open import open_data, open_train_valid
-from zoo.errors import CorruptInputError, DataError
+from zoo.errors import CorruptInputError, DataError, MissingExtraError
+from zoo.util.extras import MODULES
 
 
 def written(path: Path, text: str) -> Path:
@@ -208,6 +209,14 @@ def test_a_table_of_pyarrow_is_a_table_and_not_a_dataset_of_rows() -> None:
 
     table = open_data(pa.table({"text": ["a", "b"], "label": ["x", "y"]}), reads="text")
     assert (table.inputs, table.classes) == (["a", "b"], ("x", "y"))
+
+
+def test_a_table_of_pyarrow_without_pandas_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyarrow as pa
+
+    monkeypatch.setitem(MODULES, "tables", ("not_installed", "pyarrow"))
+    with pytest.raises(MissingExtraError, match=r"a pyarrow table needs not_installed.*the extra 'tables'"):
+        open_data(pa.table({"text": ["a"], "label": ["x"]}), reads="text")
 
 
 def test_pairs_and_what_is_read_only_once_come_with_the_lists_to_make() -> None:

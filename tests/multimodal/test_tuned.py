@@ -206,3 +206,12 @@ def test_the_command_trains_by_the_contrastive_loss_from_the_names_of_the_data(
     start = Backbone(pair_spec(tower_file)).zero_shot(NAMES, templates="name")
     assert rows["zero-shot"] == pytest.approx(accuracy(start, NEAR))
     assert "zero-shot" in capsys.readouterr().out
+
+
+def test_a_damaged_validation_image_that_is_skipped_leaves_the_baselines_of_a_zero_shot_head(tower_file: Path, tmp_path: Path) -> None:
+    start = Backbone(pair_spec(tower_file)).zero_shot(NAMES)
+    expected = accuracy(start, NEAR)
+    damaged = [*NEAR[0], b"no image"], [*NEAR[1], NAMES[0]]
+    options = OPTIONS | {"epochs": 1, "on_corrupt": "skip", "max_corrupt": 0.1}
+    run = start.fit(TRAIN, damaged, **options, baselines=True, out=tmp_path / "run")
+    assert {row["name"]: row["score"] for row in run.baselines}["zero-shot"] == pytest.approx(expected)

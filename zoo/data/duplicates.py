@@ -83,8 +83,10 @@ def samples_digest(*tables: Table) -> str:
     total = 0
     for table in tables:
         for row, item in enumerate(_items(table)):
-            path = "" if isinstance(item, _Origin) else _path_of(item, table)
-            key = "/".join(Path(path).parts[-2:]) if path else "" if isinstance(item, _Origin) else memory_key(item)
+            if isinstance(item, _Origin):
+                return ""
+            path = _path_of(item, table)
+            key = "/".join(Path(path).parts[-2:]) if path else memory_key(item)
             if not key:
                 return ""
             total += int.from_bytes(hashlib.sha256(repr((key, _target(table, row))).encode()).digest(), "big")
@@ -141,7 +143,9 @@ def _contradict(table: Table, rows: list[int]) -> bool:
 
 def _target(table: Table, row: int) -> Hashable:
     target = None if table.targets is None else table.targets[row]
-    return target.tobytes() if isinstance(target, np.ndarray) else repr(target)
+    if isinstance(target, np.ndarray):
+        return target.tobytes()
+    return repr(target.item() if isinstance(target, np.generic) else target)  # numpy's own text differs between its versions
 
 
 class _Origin(NamedTuple):

@@ -15,7 +15,7 @@ from zoo.data.duplicates import equal_samples, merged_groups
 from zoo.data.split import is_single_label, normal_group
 from zoo.data.table import Array, Table
 from zoo.data.texts.encode import TextWindow
-from zoo.errors import DataError, LeakError, OptionError, count, examples, fault_list
+from zoo.errors import DataError, LeakError, OptionError, count, examples, fault_message
 
 log = logging.getLogger("zoo")
 FOLDS = 5
@@ -100,7 +100,7 @@ def check_numbers(folds: Any, repeats: Any) -> None:
     if not isinstance(repeats, int) or isinstance(repeats, bool) or repeats < 1:
         faults.append(f"repeats is {repeats!r}; it must be a whole number, 1 or more")
     if faults:
-        raise OptionError(faults[0] if len(faults) == 1 else fault_list("the folds cannot be made:", faults))
+        raise OptionError(fault_message("the folds cannot be made:", faults))
 
 
 def with_equal_in_groups(table: Table, equal: Array | None) -> Table:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from zoo.declare import Features
-from zoo.errors import OptionError, did_you_mean, fault_list
+from zoo.errors import OptionError, did_you_mean, fault_message
 from zoo.models.pooling import Pool
 from zoo.util.numbers import is_finite, is_whole
 from zoo.util.units import in_units
@@ -185,7 +185,7 @@ def _check_options(**given: Any) -> None:
         if name in ("bias", "norm", "normalize") and not isinstance(value, bool) and (name, value) != ("normalize", None):
             faults.append(f"{name} is {value!r}; it must be True or False")
     if faults:
-        raise OptionError(faults[0] if len(faults) == 1 else fault_list("the head cannot have these options:", faults))
+        raise OptionError(fault_message("the head cannot have these options:", faults))
 
 
 class OwnHead(nn.Module):

@@ -208,13 +208,16 @@ def _prior(job: Job, tables: Tables) -> dict[str, float]:
 
 
 def _untrained(job: Job, start: TaskModel, tables: Tables) -> dict[str, float]:
-    """Return the metrics of a model as it was before the run, on the validation data."""
+    """Return the metrics of a model as it was before the run, on the validation data that can be read."""
     (train, valid), task, model = tables, find_task(job.model.task), copy.deepcopy(start)
     if valid is None or valid.targets is None:
         return {}
     model.inputs = inputs_in_use(model, job.config, train)
-    how = {name: getattr(job.config, name) for name in ("device", "precision", "workers")}
-    outputs, truth = predict_outputs(model, valid, model, quiet=True, **how).values, np.asarray(valid.targets)
+    how: dict[str, Any] = {name: getattr(job.config, name) for name in ("device", "precision", "workers")}
+    how["on_error"] = "skip" if job.config.on_corrupt == "skip" else "stop"
+    found = predict_outputs(model, valid, model, quiet=True, skippable=False, **how)
+    read = [row for row in range(len(valid)) if row not in found.errors]
+    outputs, truth = found.values[read], np.asarray(valid.select(read).targets)
     return compute_metrics(task, outputs, truth, valid.classes) | own_metrics(job.own.metrics, task, outputs, truth)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from zoo.errors import OptionError, check_options, examples, fault_list
+from zoo.errors import OptionError, check_options, examples, fault_message
 from zoo.tasks.find import faults_of_tasks, is_task, several_tasks
 from zoo.tasks.labels.names import check_classes
 from zoo.tasks.several import SeveralTasks
@@ -37,7 +37,7 @@ def tasks_of(given: Any) -> tuple[SeveralTasks, list[str] | None]:
         names[str(name)] = classes
     faults += faults_of_tasks(members, others=len(given) - len(members))
     if faults:
-        raise OptionError(faults[0] if len(faults) == 1 else fault_list("adapt_tasks() cannot work with these tasks:", faults))
+        raise OptionError(fault_message("adapt_tasks() cannot work with these tasks:", faults))
     found = several_tasks(members)
     return found, _all_names(found, list(names.values()))
 

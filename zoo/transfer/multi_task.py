@@ -15,7 +15,7 @@ from zoo.engine.cache.forward import Forward
 from zoo.engine.objective.objective import Infer, Objective
 from zoo.engine.objective.supervised import Supervised
 from zoo.engine.options.config import Config
-from zoo.errors import LISTED, OptionError, checked_fields, did_you_mean, examples, fault_list
+from zoo.errors import LISTED, OptionError, checked_fields, did_you_mean, examples, fault_message
 from zoo.tasks.several import SeveralTasks
 from zoo.transfer.beside_labels import BesideLabels
 from zoo.transfer.method import Method
@@ -74,7 +74,7 @@ class MultiTask(Method):
         if self.sampling == "round-robin" and self.weighting in SURGERY:
             faults.append(f"weighting={self.weighting!r} with sampling='round-robin': a batch has one task, and no gradients to combine")
         if faults:
-            raise OptionError(faults[0] if len(faults) == 1 else fault_list("MultiTask cannot work with these options:", faults))
+            raise OptionError(fault_message("MultiTask cannot work with these options:", faults))
         if self.weighting in SURGERY:
             find_weighting(self.weighting)  # raises where torchjd is missing
 

@@ -1,4 +1,4 @@
-"""Log messages that repeat."""
+"""A filter for repeated log messages."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ log = logging.getLogger("zoo")
 
 @contextmanager
 def each_message_once() -> Iterator[None]:
-    """Log each message of the library once, where the same data are opened with the same options again and again."""
+    """Log each message of the library once while the context is open, in which the same data may be opened many times."""
     seen: dict[str, logging.LogRecord] = {}
 
     def is_new(entry: logging.LogRecord) -> bool:
-        return seen.setdefault(entry.getMessage(), entry) is entry  # one that was held back and is shown later comes twice
+        return seen.setdefault(entry.getMessage(), entry) is entry  # a deferred record passes the filter twice
 
     log.addFilter(is_new)
     try:

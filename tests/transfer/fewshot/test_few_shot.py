@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import zoo.builtin
 from tests.engine.rank_work import sentences, text
 from tests.select.command_line import run
 from tests.toy_text import ToyTextPlugin
-from zoo.errors import DataError, LeakError, OptionError
+from zoo.errors import CorruptInputError, DataError, LeakError, OptionError
 from zoo.registry.registry import Registry, use_registry
 from zoo.transfer.fewshot.episodes import Draw, check_enough, scores
 from zoo.transfer.fewshot.heads import head_named
@@ -156,3 +157,18 @@ def test_queries_of_other_names_are_refused_with_a_remedy_that_few_shot_has() ->
     with pytest.raises(DataError, match="give queries without labels") as raised:
         zoo.transfer.few_shot("zoo/glyphnet", glyphs(3, 0), (queries, ["monday"] * 8))
     assert "drop" not in str(raised.value)
+
+
+def test_inputs_that_cannot_be_read_are_not_skipped_as_their_features_would_be_undefined() -> None:
+    pixels, names = [np.full((16, 16, 3), 40 * row, np.uint8) for row in range(4)], ["a", "b"] * 2
+    backbone = zoo.get("zoo/glyphnet", weights=False)
+    calls: list[Callable[..., Any]] = [
+        partial(zoo.transfer.few_shot, backbone, (pixels, names), [b"no image"]),
+        partial(zoo.transfer.few_shot_episodes, backbone, ([*pixels[:3], b"no image"], names), shots=1),
+    ]
+    for call in calls:
+        with pytest.raises(OptionError, match=r"on_error='skip': few-shot needs all inputs"):
+            call(on_error="skip")
+        with pytest.raises(CorruptInputError, match="remove or replace it") as told:
+            call()
+        assert "on_error" not in str(told.value)

@@ -11,16 +11,22 @@ QUOTED = """; a name with a comma is quoted as in CSV: '"A, small",B'"""  # of n
 OTHERS = "leave out samples whose label is none of the model's classes, instead of refusing them"
 
 
-def pass_options(command: argparse.ArgumentParser) -> None:
-    """Add the options of a pass over data."""
+def pass_options(command: argparse.ArgumentParser, *, skips: bool = True) -> None:
+    """Add the options of a pass over data.
+
+    Args:
+        command: The command.
+        skips: Whether inputs that cannot be read may be skipped.
+    """
     command.add_argument("--root", metavar="DIR", help="folder of the files that a table names, with or without their endings")
     command.add_argument("--columns", help="own names of a table's columns: file_name=file,group=patient_id")
     command.add_argument("--window", metavar="C,W", help="centre and width through which scans are shown, such as 40,400")
     command.add_argument("--image-size", type=int, metavar="N", help="pixels of the images, where they differ from the model's")
     command.add_argument("--overflow", choices=OVERFLOWS, help="what becomes of texts that are too long, where it differs from the model's")
     command.add_argument("--batch-size", type=int, metavar="N", help="samples per forward")
-    text = "at an input that cannot be read: stop with an error (default), or skip it; its row is empty and has the error"
-    command.add_argument("--on-error", choices=("stop", "skip"), default="stop", help=text)
+    if skips:
+        text = "at an input that cannot be read: stop with an error (default), or skip it; its row is empty and has the error"
+        command.add_argument("--on-error", choices=("stop", "skip"), default="stop", help=text)
     command.add_argument("--device", help="auto (default, a GPU where there is one), cpu, cuda or mps")
     command.add_argument("--workers", type=int, metavar="N", help="processes that read and decode inputs; 0 reads in this one")
     command.add_argument("--precision", help="auto (default, bf16 on GPUs that have it), fp32 or bf16")
@@ -38,7 +44,7 @@ def pass_settings(options: argparse.Namespace) -> dict[str, Any]:
         "device": options.device,
         "precision": options.precision,
         "window": settings.window(options.window),
-        "on_error": options.on_error,
+        "on_error": getattr(options, "on_error", None),
         "root": options.root,
         "overflow": options.overflow,
         "image_size": options.image_size,

@@ -34,7 +34,7 @@ def register(commands: Commands) -> None:
     add("--seed", type=int, metavar="N", help="seed of the episodes (0)")
     add("--templates", metavar="T", action="append", help="of tip-adapter: a text with {} for the class, or a set's name; may be repeated")
     add("--allow-leak", action="store_true", help="allow samples that are in both SUPPORT and QUERY")
-    pass_options(command)
+    pass_options(command, skips=False)
     command.set_defaults(run=few_shot)
 
 

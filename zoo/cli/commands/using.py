@@ -78,9 +78,8 @@ def predict(options: argparse.Namespace, out: Output) -> None:
         return
     from_stream = _is_stream(options)
     target, given = _target(options, "predictions"), pass_settings(options)
-    config = config_of(
-        options.model, options.inputs, "zoo predict MODEL INPUTS"
-    )  # raises before torch is imported if there is no saved model
+    # Raises before torch is imported if there is no saved model.
+    config = config_of(options.model, options.inputs, "zoo predict MODEL INPUTS")
     given |= {"thresholds": thresholds} if (thresholds := settings.thresholds(options.thresholds)) is not None else {}
     given |= {"sets": options.sets} if options.sets is not None else {}
     given |= {"ood": True} if options.ood else {}

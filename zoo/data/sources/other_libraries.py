@@ -14,11 +14,22 @@ _TABLES = (("pyarrow", "Table"), ("polars", "DataFrame"))  # with to_pandas()
 _SAVED = ("state.json", "dataset_dict.json")  # of datasets.Dataset and of a DatasetDict, in the folder of save_to_disk
 
 
+def imported_class(module: str, name: str) -> Any:
+    """Return a class of a module, or ``()``, of which nothing is an instance, if the module is not imported."""
+    return getattr(sys.modules.get(module), name, ())
+
+
 def as_frame(source: Any) -> Any:
-    """Return a table of pyarrow or polars as a pandas DataFrame, and anything else as it is."""
-    # An object of a class exists only if its library is already imported.
-    kinds = tuple(getattr(sys.modules[module], name) for module, name in _TABLES if module in sys.modules)
-    return source.to_pandas() if isinstance(source, kinds) else source
+    """Return a table of pyarrow or polars as a pandas DataFrame, and anything else as it is.
+
+    Raises:
+        MissingExtraError: If pandas or pyarrow is not installed, which both conversions need.
+    """
+    kinds = tuple(imported_class(module, name) for module, name in _TABLES)
+    if not isinstance(source, kinds):
+        return source
+    require_extra("tables", f"a {type(source).__module__.partition('.')[0]} table")
+    return source.to_pandas()
 
 
 def is_saved_dataset(path: Path) -> bool:

@@ -17,7 +17,7 @@ from zoo.data.sources import array_files, conll, folders, memory
 from zoo.data.sources.cells import is_empty
 from zoo.data.sources.image_files import IMAGE_SUFFIXES
 from zoo.data.sources.locate import place_files
-from zoo.data.sources.other_libraries import as_frame, is_saved_dataset, open_saved_dataset, remedy_of_items, remedy_of_type
+from zoo.data.sources.other_libraries import as_frame, imported_class, is_saved_dataset, open_saved_dataset, remedy_of_items, remedy_of_type
 from zoo.data.sources.tables import frames, table_files
 from zoo.data.sources.tables.columns import TEXT_COLUMNS
 from zoo.data.sources.tables.table_contents import OTHER_KINDS
@@ -73,16 +73,16 @@ def _read(source: Any, options: ReadOptions) -> Raw:
             return replace(_read(open_saved_dataset(path), options), source=repr(str(path)))
         return _read_path(path, options)
     # A DataFrame or a Hub dataset exists only if its library is already imported.
-    if isinstance(source, _class("pandas", "DataFrame")):
+    if isinstance(source, imported_class("pandas", "DataFrame")):
         return frames.read_frame(source, options)
-    if isinstance(source, _class("datasets", "DatasetDict")):
+    if isinstance(source, imported_class("datasets", "DatasetDict")):
         return memory.read_hub_dict(source, options)
-    if isinstance(source, _class("datasets", "Dataset")):
+    if isinstance(source, imported_class("datasets", "Dataset")):
         return memory.read_hub(source, options)
     if options.named and not _is_dataset(source):
         tables = "CSV, TSV, Parquet, DataFrame, datasets.Dataset"
         raise OptionError(f"{options.named} needs a table ({tables}) or a Dataset of dicts, not {type(source).__name__}")
-    if isinstance(source, _class("pandas", "Series")):
+    if isinstance(source, imported_class("pandas", "Series")):
         source = source.tolist()
     return _read_texts(source, options) if options.textual else _read_memory(source, options)
 
@@ -148,12 +148,8 @@ def _fetched(inputs: Sequence[Any], options: ReadOptions) -> list[Any]:
 
 def _is_dataset(source: Any) -> bool:
     """Return whether an object may be a torch dataset, or a loader with one."""
-    known = (Mapping, str, bytes, list, tuple, np.ndarray, Table, _class("torch", "Tensor"), _class("pandas", "Series"))
+    known = (Mapping, str, bytes, list, tuple, np.ndarray, Table, imported_class("torch", "Tensor"), imported_class("pandas", "Series"))
     return not isinstance(source, known) and (hasattr(source, "__getitem__") or hasattr(source, "dataset"))
-
-
-def _class(module: str, name: str) -> Any:
-    return getattr(sys.modules.get(module), name, ())
 
 
 def _read_path(path: Path, options: ReadOptions) -> Raw:
@@ -210,13 +206,13 @@ def _read_memory(source: Any, options: ReadOptions) -> Raw:
     reads = options.reads
     if isinstance(source, Table):
         return _read_table(source)
-    if isinstance(source, (_class("PIL.Image", "Image"), bytes, bytearray, memoryview)) or _is_encoded(source):
+    if isinstance(source, (imported_class("PIL.Image", "Image"), bytes, bytearray, memoryview)) or _is_encoded(source):
         return Raw([bytes(source) if isinstance(source, bytearray | memoryview) else source], None, source="the image")
     # A tuple of two paths or two images is a list of inputs, any other is (X, y).
     if (
         isinstance(source, tuple)
         and len(source) == 2
-        and not isinstance(source[0], (str, bytes, Mapping, os.PathLike, _class("PIL.Image", "Image")))
+        and not isinstance(source[0], (str, bytes, Mapping, os.PathLike, imported_class("PIL.Image", "Image")))
     ):
         raw = memory.read_arrays(*source, reads=reads, channels=options.channels)
         return _placed(raw, options) if isinstance(raw.inputs, list) else raw
@@ -224,7 +220,7 @@ def _read_memory(source: Any, options: ReadOptions) -> Raw:
         source = [source]
     if isinstance(source, list | tuple):
         return _read_list(list(source), options)
-    if isinstance(source, (np.ndarray, _class("torch", "Tensor"))):
+    if isinstance(source, (np.ndarray, imported_class("torch", "Tensor"))):
         return memory.read_arrays(source, None, "the array", reads=reads, channels=options.channels)
     if not _is_dataset(source):
         raise DataError(f"data of type {type(source).__name__} cannot be read; give {_KINDS}{remedy_of_type(source)}")

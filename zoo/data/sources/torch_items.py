@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import bisect
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from zoo.data.sources.other_libraries import imported_class
 from zoo.errors import CorruptInputError, ZooError
 
 _WHOLE = object()
@@ -112,4 +112,4 @@ def plain(value: Any) -> Any:
 
 def torch_class(name: str) -> Any:
     """Return a class of ``torch.utils.data``, or one of which nothing is an instance if torch is not imported."""
-    return getattr(sys.modules.get("torch.utils.data"), name, ())
+    return imported_class("torch.utils.data", name)

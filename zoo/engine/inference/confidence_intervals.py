@@ -89,10 +89,17 @@ def intervals(
 
 
 def exact_units(task: str, metric: str, targets: Array, groups: Sequence[str] | None) -> tuple[int, ...]:
-    """Return how many samples, or groups where there are some, each share was measured on whose mean a metric is.
+    """Return the number of samples behind each share that a metric averages, as ``exact_bound`` takes them; empty for other metrics.
 
-    That is one number for the accuracy, one per class for the balanced accuracy, and none for other metrics. A group with samples of
-    several classes counts for the rarest of them alone: it is no likelier to be right as a whole than in its samples of that class.
+    The accuracy and ``top_K`` are one share, the balanced accuracy is the mean of one per class. With groups these are numbers of
+    groups. A group with samples of several classes counts for the rarest of them alone: the probability that all its samples are right
+    is at most that of its samples of that class.
+
+    Args:
+        task: Name of the task.
+        metric: Name of the metric.
+        targets: Class indices ``(n,)``, read only for the balanced accuracy.
+        groups: Group of each sample, such as the patient; None if samples are independent.
     """
     if is_share(task, metric):
         return (len(targets) if groups is None else len(set(groups)),)
@@ -108,22 +115,22 @@ def exact_units(task: str, metric: str, targets: Array, groups: Sequence[str] | 
 
 
 def exact_bound(units: Sequence[int], level: float) -> float:
-    """Return the lower end of the exact interval of a mean of shares without a mistake.
+    """Return the exact lower confidence bound of a mean of shares where no sample is wrong (Buehler 1957).
 
-    It is the smallest mean of true shares p with which no mistake among ``units`` has the probability (1 - level) / 2, the product of
-    the p ** units (Buehler 1957); of one share that is the interval of Clopper and Pearson (1934). At the smallest mean each p is
-    proportional to its units, or 1.
+    It is the smallest mean of true shares p_k under which no mistake has the probability prod(p_k ** units_k) = (1 - level) / 2. At this
+    minimum each p_k is proportional to units_k, and at most 1. For one share it is the bound of Clopper and Pearson (1934).
+
+    Args:
+        units: Number of samples, or groups, of each share, at least one above 0; the true share behind a 0 may be 0.
+        level: Share of such intervals that hold the true mean, in (0, 1).
     """
-    sizes = np.sort([float(number) for number in units if number])
-    ones = 0  # the shares of the most units, which would be above 1
-
-    def scale() -> float:
-        free = sizes[: len(sizes) - ones]
-        return float(np.exp((np.log((1 - level) / 2) - (free * np.log(free)).sum()) / free.sum()))
-
-    while scale() * sizes[-1 - ones] > 1:
-        ones += 1
-    return float((scale() * sizes[: len(sizes) - ones].sum() + ones) / len(units))
+    sizes, tail = np.sort([float(number) for number in units if number]), np.log((1 - level) / 2)
+    for capped in range(len(sizes)):  # the shares of the most units are 1 where they would be above
+        free = sizes[: len(sizes) - capped]
+        scale = np.exp((tail - (free * np.log(free)).sum()) / free.sum())
+        if scale * free[-1] <= 1:
+            break
+    return float((scale * free.sum() + capped) / len(units))
 
 
 def interval_of(draws: npt.ArrayLike, level: float = LEVEL, *, units: Sequence[int] = ()) -> tuple[float, float] | None:
@@ -132,8 +139,8 @@ def interval_of(draws: npt.ArrayLike, level: float = LEVEL, *, units: Sequence[i
     Args:
         draws: A metric in each draw.
         level: Share of the draws inside the interval, in (0, 1).
-        units: What ``exact_units`` returns. Where all samples are right, or all wrong, draws do not vary, and the interval of such a
-            metric is the exact one, see ``exact_bound``: 0.95 of 48 right ones is [0.926, 1]. Empty takes the percentiles always.
+        units: What ``exact_units`` returns. Where all samples are right, or all wrong, draws do not vary, and the interval is the exact
+            one of ``exact_bound``, [0.926, 1] for 48 right ones at 0.95. Empty for percentiles always.
     """
     values = np.asarray(draws, dtype=np.float64)
     values = values[np.isfinite(values)]

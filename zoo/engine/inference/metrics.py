@@ -16,7 +16,7 @@ from zoo.engine.inference.confidence_intervals import check_level, check_specifi
 from zoo.engine.inference.confidence_intervals import intervals as bootstrap
 from zoo.engine.inference.decoding.decoder import Decoder
 from zoo.engine.options.own_parts import own_metrics, take_own_parts
-from zoo.errors import DataError, OptionError, count, examples, fault_list, refusals
+from zoo.errors import DataError, OptionError, count, examples, fault_message, refusals
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
@@ -89,7 +89,7 @@ def wanted_metrics(
     for name, value in (("specificity", specificity), ("sensitivity", sensitivity)):
         faults += [] if value is None else refusals(check_specificity, model.task, value, name)
     if faults:
-        raise OptionError(faults[0] if len(faults) == 1 else fault_list("these metrics cannot be measured:", faults))
+        raise OptionError(fault_message("these metrics cannot be measured:", faults))
     return WantedMetrics(own, intervals, specificity, sensitivity, by_name)
 
 

@@ -25,7 +25,7 @@ from zoo.engine.loading.class_counts import warn_of_rare_classes
 from zoo.engine.options.config import Config
 from zoo.engine.options.option_checks import check_ready_made
 from zoo.engine.runtime.input_changes import overflowing, resized, shortened, windowed
-from zoo.errors import DataError, OptionError, examples, fault_list
+from zoo.errors import DataError, OptionError, examples, fault_message
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 from zoo.tasks.labels.names import check_classes, separator_hint
@@ -165,7 +165,7 @@ def inputs_in_use(model: TaskModel, config: Config, table: Table) -> Inputs:
             except OptionError as error:
                 faults.append(str(error))
     if faults:
-        raise OptionError(faults[0] if len(faults) == 1 else fault_list("the model cannot take these inputs:", faults))
+        raise OptionError(fault_message("the model cannot take these inputs:", faults))
     return dataclasses.replace(inputs, ready_made=table.ready_made) if isinstance(inputs, Image) else inputs
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationError
 
-from zoo.errors import did_you_mean
+from zoo.errors import OptionError, did_you_mean
 from zoo.util.typed_words import split_names
 
 
@@ -76,7 +76,10 @@ def pair_of(meaning: str) -> Callable[[Any], Any]:
 def names_listed(value: Any) -> Any:
     """Return names written as ``a,b`` as a list; one with a comma is quoted as in a CSV file."""
     if isinstance(value, str):
-        value = split_names(value)
+        try:
+            value = split_names(value)
+        except OptionError:
+            raise ValueError("""must be names with closed quotation marks; one with a comma is written '"A, small",B'""") from None
     if not isinstance(value, (list, tuple)) or not all(_is_column(name) for name in value):
         raise ValueError("must be a list of names")
     return tuple(map(str, value))

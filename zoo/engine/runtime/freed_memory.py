@@ -1,4 +1,4 @@
-"""Freed memory stays in the process while a network runs on the CPU, so that the next layer need not ask the system for it again."""
+"""A context in which glibc keeps freed memory in the process, as each layer on the CPU else asks the system for its blocks again."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ _open = 0
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """Let glibc keep freed blocks of any size while the context is open; the rest of the process's memory goes back to the system after.
+    """Let glibc keep freed blocks of any size while the context is open, and give what is free back to the system at its end.
 
     By default glibc maps each block above 32 MiB anew and unmaps it when it is freed. Activations of a batch are such blocks, so that
-    each layer pays for a page fault every 4 KiB (docs/benchmarks.md). Contexts nest, also over threads. Nothing happens with
-    another C library, or where the environment tunes malloc (``MALLOC_…_``, ``GLIBC_TUNABLES``).
+    each layer pays for a page fault every 4 KiB (docs/benchmarks.md). Contexts nest, also over threads; after the first one the
+    thresholds stay at ``USUAL``, which glibc itself no longer adjusts then. Nothing happens with another C library, or where the
+    environment tunes malloc (``MALLOC_…``, ``GLIBC_TUNABLES``).
     """
     global _open
     libc = _glibc()

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from zoo.declare import BackboneSpec, Features, HeadSpec, Image, Text, Volume
-from zoo.errors import OptionError, check_options, did_you_mean, examples, fault_list
+from zoo.errors import OptionError, check_options, did_you_mean, examples, fault_list, fault_message
 from zoo.models.backbone import Backbone
 from zoo.models.build_options import CHANNELS, has_pooler, is_channels
 from zoo.models.checks.misplaced import remedies
@@ -80,7 +80,7 @@ def check_zero_shot(spec: BackboneSpec, task: str, in_chans: int | None) -> None
             f"in_chans is {in_chans}: a dual encoder knows images of {getattr(spec.inputs, 'channels', 3)} channels; leave it out"
         )
     if faults:
-        raise OptionError(faults[0] if len(faults) == 1 else fault_list("a zero-shot head does not fit:", faults))
+        raise OptionError(fault_message("a zero-shot head does not fit:", faults))
 
 
 def check_head_options(head: HeadSpec, options: Mapping[str, Any]) -> None:

@@ -14,7 +14,6 @@ from zoo.errors import SavedModelError, count, fault_list
 from zoo.select.crossval.resampled import LEAST, Summary, summarize
 from zoo.util.numbers import score_text, without_nan
 
-_DATA = (("samples", "classes"), ("sha256", "content"))  # what a digest of other data adds nothing to, and digests
 RECORD, PREDICTIONS, PICTURE = "cv.json", "predictions.csv", "cv.png"
 
 
@@ -154,10 +153,11 @@ def check_same(folder: Path, ours: Mapping[str, Any]) -> None:
     if theirs is None:
         return
     faults = option_differences(ours["config"], theirs["config"]) + option_differences(ours["model"], theirs["model"])
-    faults += option_differences(*({key: each["cv"].get(key) for key in ours["cv"] if key != "sha256"} for each in (ours, theirs)))
-    counted, digests = ([key for key in keys if ours["data"][key] != theirs["data"].get(key)] for keys in _DATA)
-    for key in counted or digests:
-        faults.append(f"data: {key} was {theirs['data'].get(key)} and is {ours['data'][key]}")
+    division = {key: value for key, value in ours["cv"].items() if key != "sha256"}
+    faults += option_differences(division, {key: theirs["cv"].get(key) for key in division})
+    changed = [key for key in ("samples", "classes", "sha256", "content") if ours["data"][key] != theirs["data"].get(key)]
+    named = [key for key in changed if key in ("samples", "classes")]  # beside these, digests say nothing more
+    faults += [f"data: {key} was {theirs['data'].get(key)} and is {ours['data'][key]}" for key in named or changed]
     if not faults and ours["cv"]["sha256"] != theirs["cv"].get("sha256"):
         faults.append("the folds hold out other samples")
     if faults:

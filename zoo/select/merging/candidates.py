@@ -133,7 +133,7 @@ def _refuse_metrics(options: Mapping[str, Any]) -> None:
 
 
 def _task_of(folders: Sequence[str | Path]) -> str:
-    """Return the task of the first of the folders that hold a model; that of the default where none does, which is told by itself."""
+    """Return the task of the first folder that holds a model, and the default task if none does, for which ``open_candidates`` raises."""
     for folder in folders:
         with suppress(ZooError):
             return read_config(Path(folder)).task
@@ -167,7 +167,10 @@ def open_candidates(runs: Sequence[str | Path], *, averaged: bool) -> list[Candi
             what = "averaged: the mean of other networks is none" if averaged else "an ensemble"
             raise OptionError(fault_list(f"these models cannot be {what}:", first_faults(faults, 8)))
 
-    opening = [partial(lambda path: found.append(Candidate(path, read_config(path))), path) for path in dict.fromkeys(folders)]
+    def open_folder(path: Path) -> None:
+        found.append(Candidate(path, read_config(path)))
+
+    opening = [partial(open_folder, path) for path in dict.fromkeys(folders)]
     check_together("these models cannot become one:", check_number, *opening, check_same)
     return found
 

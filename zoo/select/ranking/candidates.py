@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import OptionError, UnknownBackboneError, check_options, check_together, fault_list
+from zoo.errors import OptionError, UnknownBackboneError, check_options, check_together, fault_list, fault_message
 from zoo.models.backbone import Backbone, find_backbone
 from zoo.registry.registry import default_registry
 from zoo.select.ranking.limits import Limits
@@ -98,7 +98,7 @@ def named(wanted: str | Backbone | Iterable[str | Backbone]) -> list[Backbone]:
             continue
         found += [backbone for backbone in matches if not any(_is_same(backbone, other) for other in found)]
     if faults:
-        raise UnknownBackboneError(faults[0] if len(faults) == 1 else fault_list("candidates that nothing provides:", faults))
+        raise UnknownBackboneError(fault_message("candidates that nothing provides:", faults))
     if not found:
         raise OptionError("candidates is empty; name some, such as 'timm/resnet*', or leave it out for a prior list")
     return _named_apart(found)

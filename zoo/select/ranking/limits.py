@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from zoo.declare import PERMISSIVE, BackboneSpec
-from zoo.errors import OptionError, count, did_you_mean, fault_list, refusals
+from zoo.errors import OptionError, count, did_you_mean, fault_list, fault_message, refusals
 from zoo.util.units import in_units
 
 _BYTES = {"": 1.0, "b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -56,7 +56,7 @@ class Limits:
             f"{name} is {value!r}; give a number above 0" for name, value in given.items() if value is not None and not _is_positive(value)
         ]
         if faults:
-            raise OptionError(faults[0] if len(faults) == 1 else fault_list("candidates cannot have these limits:", faults))
+            raise OptionError(fault_message("candidates cannot have these limits:", faults))
 
     def of_spec(self, spec: BackboneSpec) -> list[Excluded]:
         """Return all limits that a declaration is outside of; a number that it does not tell is measured later."""

@@ -27,7 +27,7 @@ from zoo.engine.runtime.device import make_accelerator
 from zoo.engine.runtime.progress import Progress
 from zoo.engine.runtime.signals import Stopped, ending_early, how_to_go_on, stop_signals
 from zoo.engine.train.fit import check_kinds
-from zoo.errors import InterruptedRunError, OptionError, SavedModelError, fault_list, faults_of
+from zoo.errors import InterruptedRunError, OptionError, SavedModelError, fault_list, fault_message, faults_of
 from zoo.models.backbone import Backbone
 from zoo.select.ranking.candidates import OPTIONS, checked_candidates
 from zoo.select.ranking.features import Conditions
@@ -128,7 +128,7 @@ def _config(task: str, options: Mapping[str, Any]) -> Config:
         return resolve("linear-probe", {name: value for name, value in options.items() if value is not None and name in OPTIONS}, task=task)
     except OptionError as error:
         faults, _ = faults_of(error)
-        raise OptionError(faults[0] if len(faults) == 1 else fault_list("a ranking cannot run with these:", faults)) from error
+        raise OptionError(fault_message("a ranking cannot run with these:", faults)) from error
 
 
 def _name_of(data: Any) -> str:
@@ -175,9 +175,10 @@ def _begin(folder: Path, record: dict[str, Any]) -> None:
         try:
             before = json.loads(path.read_text(encoding="utf-8"))["rank"]
             differ = option_differences(record["config"], before["config"])
-            differ += [f"task was {before['task']!r} and is {record['task']!r}"] if before["task"] != record["task"] else []
-            for part, now in record["data"].items():
-                then, now = before["data"][part] or {"samples": 0}, now or {"samples": 0}
+            if before["task"] != record["task"]:
+                differ.append(f"task was {before['task']!r} and is {record['task']!r}")
+            for part, summary in record["data"].items():
+                then, now = before["data"][part] or {"samples": 0}, summary or {"samples": 0}
                 keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]
                 differ += [f"{part} data: {key} was {then.get(key)} and is {now.get(key)}" for key in keys]
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -188,9 +188,7 @@ class Search:
         return result
 
     def _result(self, trial: Trial, run: Run, *, seconds: float, memory: int, folder: str, job: Job) -> Result:
-        draws = self._draws(job)
-        valid = self._valid
-        units = () if valid is None else exact_units(self._task.name, self.monitor, np.asarray(valid.targets), valid.groups)
+        draws, units = self._draws(job)
         low, high = interval_of([] if draws is None else draws, units=units) or (None, None)
         epochs = sum(record.get("train_loss") is not None for record in run.history)
         return Result(
@@ -216,22 +214,26 @@ class Search:
         known = [value for value in values if not math.isnan(value)]
         return (min(known) if self.lower else max(known)) if known else float("nan")
 
-    def _draws(self, job: Job) -> tuple[float, ...] | None:
-        """Return the monitored metric in the draws of the bootstrap; empty for a single group of samples, None without intervals."""
+    def _draws(self, job: Job) -> tuple[tuple[float, ...] | None, tuple[int, ...]]:
+        """Return the monitored metric in the draws of the bootstrap, and its ``exact_units``.
+
+        The draws are empty for a single group of samples, and None without intervals.
+        """
         if self._valid is None or type(self._task).weighted_metrics is Task.weighted_metrics:
-            return None
+            return None, ()
         config = job.config
         on_error = "skip" if config.on_corrupt == "skip" else "stop"
         where: dict[str, Any] = {"device": config.device, "precision": config.precision, "workers": config.workers}
         found = evaluate(self._model, self._valid, on_error=on_error, **where)
         read = self._valid.select(found.rows)
+        task, targets, groups = self._task.name, np.asarray(read.targets), drawn_groups(read)
         try:
-            drawn = drawn_metrics(
-                self._task.name, found.outputs, np.asarray(read.targets), groups=drawn_groups(read), thresholds=self._model.thresholds
-            )
+            drawn = drawn_metrics(task, found.outputs, targets, groups=groups, thresholds=self._model.thresholds)
         except DataError:
-            return ()
-        return tuple(drawn[self.monitor].tolist()) if self.monitor in drawn else None
+            return (), ()
+        if self.monitor not in drawn:
+            return None, ()
+        return tuple(drawn[self.monitor].tolist()), exact_units(task, self.monitor, targets, groups)
 
     def _add(self, trial: Trial, result: Result) -> None:
         self.results.append(result)

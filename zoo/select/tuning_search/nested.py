@@ -147,12 +147,8 @@ def run_nested(
             chosen = "the default recipe" if tuned.best_trial.default else " ".join([tuned.best_trial.recipe, *tuned.best_trial.listed])
             found = Nested((*found.folds, result), tuned.monitor, {}, folder, (*found.chosen, chosen))
             _write(folder, identity, found, finished=len(found.folds) == len(parts))
-            value = (
-                f"{tuned.monitor} {score_text(tuned.monitor, metrics[tuned.monitor])}"
-                if tuned.monitor in metrics
-                else f"{tuned.monitor} undefined"
-            )
-            progress.note(f"outer fold {number + 1}/{len(parts)}: {value}, {in_time_units(seconds)}: {chosen}")
+            value = score_text(tuned.monitor, metrics[tuned.monitor]) if tuned.monitor in metrics else "undefined"
+            progress.note(f"outer fold {number + 1}/{len(parts)}: {tuned.monitor} {value}, {in_time_units(seconds)}: {chosen}")
         return found
     finally:
         release_folder(folder, record=RECORD)

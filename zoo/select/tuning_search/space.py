@@ -153,9 +153,9 @@ def _names(only: Collection[str] | None) -> Collection[str] | None:
 
 def _not_searched(only: Collection[str] | None, dimensions: Collection[str]) -> list[str]:
     """Return a fault for each name of ``only`` that is no dimension."""
-    fault = "only (--only) names {!r}{}, which has no range; give it one by search (--search {}=…), or name of: {}"
+    fault = "only (--only) names {0!r}{1}, which has no range; give it one with search (--search {0}=…), or name one of: {2}"
     known = ", ".join(dimensions)
-    return [fault.format(name, did_you_mean(name, dimensions), name, known) for name in only or () if name not in dimensions]
+    return [fault.format(name, did_you_mean(name, dimensions), known) for name in only or () if name not in dimensions]
 
 
 def _own_dimensions(search: Any, given: Collection[str], default: Recipe) -> tuple[dict[str, Dimension], list[str]]:

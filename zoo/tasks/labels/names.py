@@ -102,7 +102,7 @@ def _other_spelling(known: str | None) -> str:
 
 
 def number_hint(labels: Sequence[str]) -> str:
-    """Return how numbers are written that a regression cannot read, behind a semicolon; empty if that is not known."""
+    """Return a remedy for numbers that a regression cannot read, behind a semicolon."""
     if any(re.fullmatch(r"\s*[+-]?\d+,\d+\s*", label) for label in labels):
         return "; write a point in place of the comma, such as pd.read_csv(path, decimal=',')"
     if any(label.strip().endswith("%") for label in labels):

@@ -51,9 +51,9 @@ def infomax(probabilities: Array) -> float:
 
 
 def informations(probabilities: Array) -> Array:
-    """Return what each prediction tells ``(n,)`` in nats, its divergence from the mean prediction.
+    """Return the Kullback-Leibler divergence of each prediction from the mean prediction ``(n,)``, in nats.
 
-    Their mean is ``infomax``, and their spread is that of its estimate: less the mean they are its influence function.
+    Its mean is ``infomax``. Less the mean it is the influence function of ``infomax``, so it gives the standard error.
 
     Args:
         probabilities: ``(n, classes)``.

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from zoo.data.leaks import check_leak
-from zoo.engine.inference.inference_options import InferenceOptions
-from zoo.errors import DataError, OptionError, check_options, examples, fault_list
+from zoo.errors import DataError, OptionError, examples, fault_list
 from zoo.models.backbone import Backbone
 from zoo.models.task_model import TaskModel
-from zoo.transfer.fewshot.few_shot import features_of, found_backbone, opened
+from zoo.transfer.fewshot.few_shot import check_pass_options, features_of, found_backbone, opened
 from zoo.transfer.fewshot.heads import Head, head_named
 from zoo.util.numbers import is_whole
 
@@ -126,7 +125,7 @@ def few_shot_episodes(
         LeakError: If a sample is in both data.
     """
     draw, head = Draw(ways, shots, queries, episodes, seed), head_named(method, quick=True)
-    check_options(options, InferenceOptions.__dataclass_fields__, "few_shot_episodes()", beside=("ways", "shots", "queries", "episodes"))
+    check_pass_options(options, "few_shot_episodes()", beside=("ways", "shots", "queries", "episodes"))
     model = found_backbone(backbone)
     opening: dict[str, Any] = {"columns": columns or {}, "root": root}
     tables = [opened(model, support, opening, labelled=True)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,7 @@ def few_shot(
     head = head_named(method) if method not in TIP_METHODS else None
     opening: dict[str, Any] = {"columns": columns or {}, "root": root}
     beside = ("columns", "root", "allow_leak", *TipOptions.__dataclass_fields__)
-    check_options(options, InferenceOptions.__dataclass_fields__, "few_shot()", beside=beside)
+    check_pass_options(options, "few_shot()", beside=beside)
     model = found_backbone(backbone)
     table = opened(model, support, opening, labelled=True)
     model = model if head else zero_shot_model(model, table.classes, tip)
@@ -107,6 +107,22 @@ def few_shot(
     accuracy = None if queries.targets is None else float(np.mean(chosen == queries.targets))
     names = names_of(queries.inputs, range(len(queries)))
     return FewShot(names, [table.classes[row] for row in chosen], logits.softmax(1).numpy(), table.classes, accuracy)
+
+
+def check_pass_options(options: Mapping[str, Any], owner: str, *, beside: Collection[str]) -> None:
+    """Check the options of the pass over support and queries.
+
+    Args:
+        options: Options by name.
+        owner: The function that they are given to.
+        beside: Names of its other options.
+
+    Raises:
+        OptionError: For an unknown option, or if inputs that cannot be read are to be skipped: they would have features of NaN.
+    """
+    check_options(options, InferenceOptions.__dataclass_fields__, owner, beside=beside)
+    if options.get("on_error", "stop") != "stop":
+        raise OptionError(f"on_error={options['on_error']!r}: few-shot needs all inputs; remove those that cannot be read")
 
 
 def found_backbone(backbone: Backbone | TaskModel | str) -> Backbone | TaskModel:
@@ -151,4 +167,4 @@ def features_of(model: Backbone | TaskModel, tables: tuple[Table, ...], options:
     """Return the pooled features of tables, ``(samples, dim)`` float32 each, from one backbone with its values."""
     if isinstance(model, Backbone):
         model = model.adapt(max(2, len(tables[0].classes)), task=TASK)
-    return [torch.from_numpy(embed(model, replace(table, targets=None, classes=()), **options)) for table in tables]
+    return [torch.from_numpy(embed(model, replace(table, targets=None, classes=()), skippable=False, **options)) for table in tables]

@@ -22,7 +22,7 @@ from zoo.cli.output.stdout import Output, show_log, table
 from zoo.cli.output.wording import as_typed
 from zoo.engine.runtime.progress import in_time_units
 from zoo.engine.runtime.signals import StopFlag, ending_early
-from zoo.errors import OptionError, check_together, examples, fault_list
+from zoo.errors import OptionError, check_together, examples, fault_list, fault_message
 from zoo.select.tuning_search.pruners import PRUNERS
 from zoo.util.cores import usable_cores
 from zoo.util.extras import require_extra
@@ -135,7 +135,7 @@ def _check_processes(options: argparse.Namespace) -> dict[str, Any] | None:
     if options.slurm is not None and options.join:
         faults.append("--slurm and --join: jobs are submitted by the process that leads a search; leave one of them out")
     if faults:
-        raise OptionError(faults[0] if len(faults) == 1 else fault_list("a search cannot run with these:", faults))
+        raise OptionError(fault_message("a search cannot run with these:", faults))
     return None if options.slurm is None else slurm_settings(options.slurm)
 
 
@@ -299,14 +299,14 @@ def document(found: Tuning) -> dict[str, Any]:
 
 def trial_table(found: Tuning) -> str:
     """Return the best trials with their options, the default recipe among them."""
-    known = [trial for trial in found.trials if trial.value is not None and trial.state == "complete"]
-    known.sort(key=lambda trial: trial.value or 0.0, reverse=not found.lower)
-    shown = known[:SHOWN] + [trial for trial in known[SHOWN:] if trial.default]
+    known = [(trial.value, trial) for trial in found.trials if trial.value is not None and trial.state == "complete"]
+    known.sort(key=lambda pair: pair[0], reverse=not found.lower)
+    shown = known[:SHOWN] + [pair for pair in known[SHOWN:] if pair[1].default]
     rows = []
-    for trial in shown:
+    for value, trial in shown:
         options = "the default" if trial.default else " ".join(trial.listed)
         name = f"{trial.number}{'*' if trial.number == found.best_trial.number else ''}"
-        rows.append([name, score_text(found.monitor, trial.value or 0.0), in_time_units(trial.seconds), trial.recipe, options])
+        rows.append([name, score_text(found.monitor, value), in_time_units(trial.seconds), trial.recipe, options])
     text = table(rows, ("trial", found.monitor, "time", "recipe", "options"), right=(1, 2))
     pruned = sum(trial.state == "pruned" for trial in found.trials)
     failed = [f"trial {trial.number}: {trial.note}" for trial in found.trials if trial.state == "failed"]

@@ -17,8 +17,8 @@ VOTES = {"infomax": True, "entropy": False, "snd": True, "dev": False}
 MISLED_BY_COLLAPSE = ("entropy", "snd")  # predictions of few classes are sure and have dense neighbours
 LEAST_VARIETY = 0.5
 ERRORS = 2.0  # standard errors of the difference that do not count as a difference
-HARM = 0.2  # p-value below which a candidate has harmed the source; larger than usual, as source-only is safe where it is wrongly kept
-TRADE = 0.05  # of the accuracy on the source that a method may give for the target
+HARM = 0.2  # p-value below which a loss on the source is more than noise; above the usual 0.05, as keeping source-only is the safe mistake
+TRADE = 0.05  # loss of accuracy on the source that is accepted, as a share of the samples
 FEWEST = 10.0  # samples of the source that a risk of DEV must be worth to vote
 
 
@@ -80,7 +80,7 @@ def _gain(name: str, one: Evidence, baseline: Evidence) -> float:
 
 
 def _noise(name: str, one: Evidence, baseline: Evidence) -> float:
-    """Return the standard error of what a validator says of the difference, over the same samples where it is a mean over them."""
+    """Return the standard error of the gain; of a mean over samples that of the paired differences."""
     if name == "dev":
         return float(np.hypot(one.dev_error, baseline.dev_error))
     gains = one.each[name] - baseline.each[name]
@@ -88,7 +88,10 @@ def _noise(name: str, one: Evidence, baseline: Evidence) -> float:
 
 
 def harms_source(one: Evidence, baseline: Evidence) -> bool:
-    """Return whether a candidate is worse than the baseline on the same held-out samples of the source, by more than noise."""
+    """Return whether a candidate loses more than ``TRADE`` of the baseline's accuracy on the source, and more than noise.
+
+    Noise is judged by the held-out samples on which the two differ (McNemar's exact test, 1947).
+    """
     lost = baseline.accuracy - one.accuracy
     return lost > TRADE + 1e-9 and mcnemar(one.each["right"] > 0, baseline.each["right"] > 0) < HARM
 
@@ -96,7 +99,8 @@ def harms_source(one: Evidence, baseline: Evidence) -> bool:
 def fault_of(one: Evidence, baseline: Evidence, votes: Sequence[str]) -> str:
     """Return why a candidate may not replace the baseline; empty if it may."""
     if harms_source(one, baseline):
-        return f"its accuracy on the source is {one.accuracy:.3f}, lower than {baseline.accuracy:.3f} by more than noise"
+        lost = f"lower than {baseline.accuracy:.3f} by more than {TRADE:g} and by more than noise"
+        return f"its accuracy on the source is {one.accuracy:.3f}, {lost}"
     voters = usable_validators(one, baseline)
     if "infomax" not in votes or 2 * len(votes) <= len(voters):
         found = f"of {', '.join(voters)} " + (f"only {', '.join(votes)} prefers it" if votes else "none prefers it")

@@ -60,8 +60,8 @@ class Evidence:
         dev: Deep embedded validation, an estimate of the error rate; low is good.
         dev_error: Its standard error.
         dev_samples: Number of equally weighted samples of the source that the risk is worth; below about ten it says little.
-        each: By sample, to compare two candidates on the same ones: ``right``, whether the prediction of each held-out sample of the source
-            is, and what the samples of the target add to ``infomax``, ``entropy`` and ``snd``, whose means these are.
+        each: Values by sample ``(n,)``, for paired comparisons of two candidates: ``right``, 1 for each held-out sample of the source that
+            is predicted rightly, else 0, and ``infomax``, ``entropy`` and ``snd`` of samples of the target, of which those are the means.
     """
 
     accuracy: float
