@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +18,11 @@ import zoo
 from tests.multimodal.rows import bits, fused
 from tests.select.command_line import run
 from tests.toy_pair import pair_spec
+from zoo.engine.runtime.signals import StopFlag, interrupted
 from zoo.errors import OptionError, SavedModelError
 from zoo.models.backbone import Backbone
 from zoo.transfer import load_fusion
+from zoo.util.scratch import scratch_folder
 
 
 def test_the_commands_predict_and_eval_read_a_fusion(
@@ -77,6 +81,24 @@ def test_a_training_leaves_a_run_that_says_what_it_is(tmp_path: Path, caplog: py
         fused(train, tmp_path, "gated", numbers=["size"], training={"seed": 1})
     with pytest.raises(OptionError, match=r"no option 'txt' \(did you mean 'text'\?\)"):
         fused(train, tmp_path, numbers=["size"], columns={"txt": "text"})
+
+
+def test_a_training_without_a_folder_names_none_that_is_gone_afterwards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = {"epochs": 1, "batch_size": 8, "quiet": False}
+    fused(bits(tmp_path, 16, 1), tmp_path, "gated", numbers=["size"], training=options | {"out": tmp_path / "run"})
+    assert f"into {tmp_path / 'run'}" in capsys.readouterr().err
+    fused(bits(tmp_path, 16, 1), tmp_path, "gated", numbers=["size"], training=options)
+    told = capsys.readouterr().err
+    assert "training samples" in told
+    assert tempfile.gettempdir() not in told.replace(str(tmp_path), "")
+
+    with scratch_folder() as folder:
+        flag = StopFlag()
+        flag.signum = signal.SIGINT
+        error = interrupted(flag, folder / "run", "epoch 1")
+        assert str(folder) not in str(error)
+    assert "Nothing of the training is kept" in str(error)
+    assert "--set out=DIR" in str(error)
 
 
 def test_of_a_dual_encoder_the_texts_take_its_text_tower(tmp_path: Path) -> None:

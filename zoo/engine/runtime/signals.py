@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from zoo.errors import InterruptedRunError
+from zoo.util.scratch import KEEP_NOTHING, is_scratch
 
 # Schedulers send SIGUSR1 some minutes before they end a job, a closed terminal sends SIGHUP.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
@@ -109,8 +110,10 @@ def stop_signals() -> Iterator[StopFlag]:
 
 def interrupted(stop: StopFlag, folder: Path, where: str) -> InterruptedRunError:
     """Return the error that ends a run after a signal, with the exit code that shells expect."""
-    place = f"stopped by {stop.name} in {where}; a checkpoint is in {str(folder / 'checkpoint')!r}"
-    error = InterruptedRunError(f"{place}. {how_to_go_on(folder)}")
+    place, remedy = f"stopped by {stop.name} in {where}", KEEP_NOTHING
+    if not is_scratch(folder):
+        place, remedy = f"{place}; a checkpoint is in {str(folder / 'checkpoint')!r}", how_to_go_on(folder)
+    error = InterruptedRunError(f"{place}. {remedy}")
     error.exit_code, error.place = stop.exit_code, place
     return error
 

@@ -8,12 +8,13 @@ from zoo.data.texts.encode import number_of_samples
 from zoo.engine.loading.sources import corrupt_files
 from zoo.engine.objective.objective import Objective
 from zoo.engine.rundir.run_context import RunContext
+from zoo.util.scratch import KEEP_NOTHING, is_scratch
 
 SKIPPED = "on_corrupt='skip' (--set on_corrupt=skip) leaves out a few such samples, and zoo data check lists them all"
 
 
 def headline(objective: Objective, context: RunContext, resumed_at: str) -> str:
-    """Return the first line of a run: model, licence of its weights, recipe, numbers of samples, device, folder."""
+    """Return the first line of a run: model, licence of its weights, recipe, numbers of samples, device, and the folder if it stays."""
     model, accelerator, processes = objective.model, context.accelerator, context.ranks.count
     backbone = f"{model.spec.name} (weights: {model.spec.license})" if model.pretrained else model.spec.name
     data = number_of_samples([source.table for source in objective.sources.values()], "training samples")
@@ -21,11 +22,14 @@ def headline(objective: Objective, context: RunContext, resumed_at: str) -> str:
     precision = "" if accelerator.mixed_precision == "no" else f", {accelerator.mixed_precision}"
     went_on = f"; going on at {resumed_at}" if resumed_at else ""
     where = str(accelerator.device) if processes == 1 else f"{processes} processes on {accelerator.device.type}"
-    return f"{backbone}, {context.config.recipe.name}: {data}, {where}{precision}, into {context.folder}{went_on}"
+    into = "" if is_scratch(context.folder) else f", into {context.folder}"
+    return f"{backbone}, {context.config.recipe.name}: {data}, {where}{precision}{into}{went_on}"
 
 
 def failed_epoch(number: int, epochs: int, folder: Path) -> str:
     """Return the epoch that a part of the user's failed in, counted from 1, and how the run goes on."""
+    if is_scratch(folder):
+        return f"epoch {number} of {epochs}. {KEEP_NOTHING}"
     out = str(folder)
     return f"epoch {number} of {epochs}. The run is kept: correct it, and go on with resume=True (--resume) and out={out!r}"
 

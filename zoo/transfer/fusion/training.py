@@ -5,10 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,6 +32,7 @@ from zoo.transfer.fusion.options import recipe_for
 from zoo.transfer.fusion.parts import Parts
 from zoo.transfer.fusion.solved import Block, Features, HeadData, joined, part_scores, score, solve_head, some_rows, with_dropped
 from zoo.util.numbers import score_text
+from zoo.util.scratch import scratch_folder
 
 log = logging.getLogger("zoo")
 Array = npt.NDArray[Any]
@@ -173,8 +172,8 @@ def _fit(model: TaskModel, table: Table, valid: Table | bool, recipe: Recipe, se
     } | chosen
     if given.get("out") is not None:
         return model.fit(table, valid, seed=seed, **given)
-    with tempfile.TemporaryDirectory() as folder:
-        return model.fit(table, valid, seed=seed, **given | {"out": Path(folder) / "run"})
+    with scratch_folder() as folder:
+        return model.fit(table, valid, seed=seed, **given | {"out": folder / "run"})
 
 
 @dataclass(frozen=True)
