@@ -215,7 +215,7 @@ class Backbone:
         """Attach a task head to a new build of this backbone.
 
         Args:
-            num_classes: Number of logits: classes, labels, or regression targets.
+            num_classes: Number of logits: classes, labels, or regression targets; may be left out where ``labels`` are given.
             task: ``single-label``, ``multi-label``, ``regression`` or, for text, ``token-classification``.
             head: ``linear`` (for tokens: ``tokens``), ``mlp``, one that a plugin brings, or a module of your own: from pooled features
                 ``(batch, dim)`` to logits, with ``pool="none"`` from the features as they are.
@@ -230,12 +230,15 @@ class Backbone:
             OptionError: If an argument is out of range or unknown; all in one error.
         """
         from zoo.models.adapt import adapt
+        from zoo.models.checks.adapt_arguments import names_in_order
 
+        names = names_in_order(labels)
+        num_classes = len(names) if num_classes is None and names is not None else num_classes
         if num_classes is None:
             hint = "".join(did_you_mean(name, ("num_classes",)) for name in head_options)
             raise OptionError(f"adapt() needs num_classes, the number of classes, labels or targets: adapt(num_classes=2){hint}")
 
-        return adapt(self, num_classes, task=task, head=head, in_chans=in_chans, labels=labels, seed=seed, head_options=head_options)
+        return adapt(self, num_classes, task=task, head=head, in_chans=in_chans, labels=names, seed=seed, head_options=head_options)
 
     def adapt_tasks(
         self, tasks: Mapping[str, Any], head: str | nn.Module = "linear", in_chans: int | None = None, *, seed: int = 0, **head_options: Any
