@@ -6,9 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import zoo
-from zoo.errors import OptionError
+from zoo.engine.options.resolve import resolve
+from zoo.errors import OptionError, UnknownGroupError
+
+IMAGES = list(np.zeros((2, 32, 32, 3), np.uint8))
 
 
 def test_labels_alone_say_how_many_classes_there_are() -> None:
@@ -34,3 +38,44 @@ def test_labels_without_the_order_of_the_outputs_are_refused(labels: Any, told: 
 def test_names_in_the_place_of_a_number_are_sent_to_labels() -> None:
     with pytest.raises(OptionError, match="names of classes are labels="):
         zoo.get("zoo/glyphnet").adapt(["ants", "bees"])  # type: ignore[arg-type]  # the slip
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("image_size", "32", "image_size is '32'; it must be a number of pixels"),
+        ("image_size", (32,), "image_size is"),
+        ("workers", "2", "workers is '2'; it must be a whole number, 0 or more"),
+        ("workers", -1, "workers is -1"),
+        ("device", torch.device("mps"), "device 'mps' is not available"),
+    ],
+)
+def test_a_wrong_option_of_a_prediction_is_named(option: str, value: Any, told: str) -> None:
+    with pytest.raises(OptionError, match=told):
+        zoo.get("zoo/glyphnet").adapt(2).predict(IMAGES, **{option: value})
+
+
+def test_numbers_of_numpy_and_devices_of_torch_are_taken() -> None:
+    model = zoo.get("zoo/glyphnet").adapt(2)
+    assert len(model.predict(IMAGES, image_size=np.int64(16), device=torch.device("cpu"))) == 2
+    assert [type(side) for side in zoo.Image(size=np.int64(32)).size] == [int, int]  # type: ignore[arg-type, union-attr]  # of numpy
+    assert resolve("linear-probe", {"image_size": np.int64(32)}).image_size == (32, 32)
+
+
+def test_a_frozen_prefix_of_another_kind_is_refused_with_the_groups() -> None:
+    with pytest.raises(UnknownGroupError, match=r"not \['stage2'\]; the groups are: stem, stage1"):
+        zoo.get("zoo/glyphnet").adapt(2).freeze(["stage2"])  # type: ignore[arg-type]  # the slip
+
+
+@pytest.mark.parametrize(
+    ("objective", "told"),
+    [
+        ("distill", "objective is the name 'distill'.* zoo.transfer.Distill"),
+        (zoo.transfer.Distill, r"objective is the class Distill; give an object of it, such as Distill\(…\)"),
+        (zoo.transfer.Contrastive, "objective is the class Contrastive"),
+        (3, "objective is int; give a function"),
+    ],
+)
+def test_an_objective_that_is_a_name_or_a_class_is_refused_before_data_are_read(objective: Any, told: str) -> None:
+    with pytest.raises(OptionError, match=told):
+        zoo.get("zoo/glyphnet").adapt(2).fit("no such folder", objective=objective)

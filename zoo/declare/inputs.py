@@ -198,7 +198,7 @@ def _number_faults(declared: Any, wanted: Mapping[str, tuple[int, str]]) -> list
         listed = (value,) * repeat if repeat > 1 and is_finite(value) else value
         of_numbers = hasattr(listed, "__iter__") and all(map(is_whole if name == "size" else is_finite, listed))
         if of_numbers:
-            object.__setattr__(declared, name, tuple(listed))
+            object.__setattr__(declared, name, tuple(one.item() if hasattr(one, "item") else one for one in listed))
         else:
             faults.append((True, f"{name} is {reprlib.repr(value)}; give {remedy}"))
     return faults
