@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 import zoo
 from zoo.engine.options.resolve import resolve
-from zoo.errors import OptionError, UnknownGroupError
+from zoo.errors import DataError, OptionError, UnknownGroupError, checked_arguments
 
 IMAGES = list(np.zeros((2, 32, 32, 3), np.uint8))
 
@@ -79,3 +80,58 @@ def test_a_frozen_prefix_of_another_kind_is_refused_with_the_groups() -> None:
 def test_an_objective_that_is_a_name_or_a_class_is_refused_before_data_are_read(objective: Any, told: str) -> None:
     with pytest.raises(OptionError, match=told):
         zoo.get("zoo/glyphnet").adapt(2).fit("no such folder", objective=objective)
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda: zoo.Image(sise=32), r"Image has no option 'sise' \(did you mean 'size'\?\)"),  # type: ignore[call-arg]
+        (lambda: zoo.wrap(torch.nn.Conv2d(3, 4, 1), input=32), r"zoo.wrap has no option 'input' \(did you mean 'inputs'\?\)"),  # type: ignore[call-arg]
+        (lambda: zoo.wrap(torch.nn.Conv2d(3, 4, 1), zoo.Image()), r"too many positional arguments; .*inputs=zoo.Image\(size=…\)"),  # type: ignore[call-arg]
+        (lambda: zoo.load("a", device="cpu"), "zoo.load has no option 'device'"),  # type: ignore[call-arg]
+        (lambda: zoo.get(None), "zoo.get takes the name of a backbone or a folder, not NoneType"),  # type: ignore[arg-type]
+        (lambda: zoo.get("zoo/glyphnet").adapt(2).evaluate(IMAGES, [0, 1]), r"too many positional arguments; .*evaluate\(\(X, y\)\)"),  # type: ignore[call-arg]
+        (lambda: zoo.transfer.Distill(), "Distill: missing a required argument: 'teacher'; its arguments are: teacher"),  # type: ignore[call-arg]
+        (lambda: zoo.transfer.few_shot("zoo/glyphnet", IMAGES), "missing a required argument: 'query'"),  # type: ignore[call-arg]
+        (lambda: zoo.transfer.few_shot("zoo/glyphnet", IMAGES, IMAGES, metod="ridge"), "did you mean 'method'"),
+    ],
+)
+def test_a_call_with_other_arguments_tells_those_there_are(call: Callable[[], Any], told: str) -> None:
+    with pytest.raises(OptionError, match=told):
+        call()
+
+
+def test_an_error_inside_a_function_stays_what_it_is() -> None:
+    @checked_arguments("broken()")
+    def broken(number: int) -> str:
+        return "a" + number  # type: ignore[operator, no-any-return]  # the fault
+
+    with pytest.raises(TypeError, match="can only concatenate"):
+        broken(1)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"n_epochs": 2, "verbose": 0}, "'n_epochs' here: it is epochs\n.*'verbose' here: it is quiet"),
+        ({"loss": "ce"}, "loss is 'ce' .it is called 'cross-entropy' here"),
+        ({"loss": "CrossEntropyLoss"}, "it is called 'cross-entropy' here"),
+        ({"loss": "focall"}, "did you mean 'focal'"),
+    ],
+)
+def test_words_of_other_libraries_are_told_in_ours(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(OptionError, match=told):
+        resolve("full", options)
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ([("a text", "x"), ("another", "y")], r"has no labels; .*of pairs X, y = zip\(\*data\)"),
+        ([{"text": "a text", "label": "x"}], r"pandas.DataFrame\(data\) makes a table of dicts"),
+        (iter(["a text"]), r"make a list of it, list\(data\)"),
+    ],
+)
+def test_samples_with_their_labels_in_one_list_come_with_the_form_that_is_read(data: Any, told: str) -> None:
+    with pytest.raises(DataError, match=told):
+        zoo.open_data(data, reads="text", labelled=True)

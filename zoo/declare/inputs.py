@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from zoo.declare.faults import check, is_function
+from zoo.errors import checked_fields
 from zoo.util.numbers import is_finite, is_whole
 
 OVERFLOWS = ("truncate", "error", "windows")
@@ -22,6 +23,7 @@ _PER_CHANNEL = "a list with a finite number per channel, such as (0.5, 0.5, 0.5)
 _WINDOW = "(centre, width), the width positive"
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Image:
     """An image input: values in [0, 1] after decoding, then ``(x - mean) / std`` per channel.
@@ -86,6 +88,7 @@ class Image:
         return (self.channels, self.height, self.width)
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Text:
     """A text input: a mapping of int64 tensors ``(batch, tokens)``, ``input_ids`` and ``attention_mask`` among them.
@@ -128,6 +131,7 @@ class Text:
         return dataclasses.replace(self, max_length=max_length, max_positions=self.longest if self.longest > max_length else 0)
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Volume:
     """A volume input, its axes left to right, back to front, bottom to top (RAS+); then ``(x - mean) / std`` per channel.

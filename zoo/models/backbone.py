@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from zoo.declare import BackboneSpec, Origin
-from zoo.errors import OptionError, did_you_mean
+from zoo.errors import OptionError
 from zoo.models.build_options import WITHOUT_EFFECT_ON_WIDTH, with_options
 from zoo.models.pairs.towers import TOWERS, tower_spec
 from zoo.registry.lookup import foreign_folder
@@ -50,6 +50,9 @@ def get(
         WeightsError: If ``weights`` is of a format that is not read, or a URL that may not be fetched.
         OptionError: If the backbone has no such option, or ``weights`` is of another type, such as a state dict.
     """
+    if not isinstance(name, str | PathLike):
+        told = "is built already" if isinstance(name, Backbone) else "a network of your own is zoo.wrap(module, inputs=…)"
+        raise OptionError(f"zoo.get takes the name of a backbone or a folder, not {type(name).__name__}; {told}")
     return configured(find_backbone(name), weights=weights, allow_partial=allow_partial, options=options)
 
 
@@ -230,15 +233,8 @@ class Backbone:
             OptionError: If an argument is out of range or unknown; all in one error.
         """
         from zoo.models.adapt import adapt
-        from zoo.models.checks.adapt_arguments import names_in_order
 
-        names = names_in_order(labels)
-        num_classes = len(names) if num_classes is None and names is not None else num_classes
-        if num_classes is None:
-            hint = "".join(did_you_mean(name, ("num_classes",)) for name in head_options)
-            raise OptionError(f"adapt() needs num_classes, the number of classes, labels or targets: adapt(num_classes=2){hint}")
-
-        return adapt(self, num_classes, task=task, head=head, in_chans=in_chans, labels=names, seed=seed, head_options=head_options)
+        return adapt(self, num_classes, task=task, head=head, in_chans=in_chans, labels=labels, seed=seed, head_options=head_options)
 
     def adapt_tasks(
         self, tasks: Mapping[str, Any], head: str | nn.Module = "linear", in_chans: int | None = None, *, seed: int = 0, **head_options: Any
