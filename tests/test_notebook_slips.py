@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 import zoo
+from zoo.data.folds import cross_validation_folds
 from zoo.engine.options.resolve import resolve
 from zoo.errors import DataError, OptionError, UnknownGroupError, checked_arguments
 
@@ -135,3 +137,36 @@ def test_words_of_other_libraries_are_told_in_ours(options: dict[str, Any], told
 def test_samples_with_their_labels_in_one_list_come_with_the_form_that_is_read(data: Any, told: str) -> None:
     with pytest.raises(DataError, match=told):
         zoo.open_data(data, reads="text", labelled=True)
+
+
+@pytest.mark.parametrize(
+    ("task", "told"),
+    [
+        ("classification", "it is called 'single-label' here"),
+        ("multiclass", "it is called 'single-label' here"),
+        ("NER", "it is called 'token-classification' here"),
+        ("regresion", "did you mean 'regression'"),
+    ],
+)
+def test_tasks_of_other_libraries_are_told_in_our_words(task: str, told: str) -> None:
+    with pytest.raises(OptionError, match=told):
+        zoo.get("zoo/glyphnet").adapt(3, task=task)
+
+
+def test_what_a_model_does_is_told_where_a_backbone_is_asked_for_it() -> None:
+    backbone = zoo.get("zoo/glyphnet")
+    with pytest.raises(AttributeError, match=r"a backbone has no head, and so no embed; .*adapt"):
+        backbone.embed(IMAGES)
+    with pytest.raises(AttributeError, match="'Backbone' object has no attribute 'nothing'"):
+        _ = backbone.nothing
+    assert copy.copy(backbone).spec is backbone.spec
+
+
+def test_numbers_of_folds_are_those_of_numpy_too_and_others_are_named() -> None:
+    table = zoo.open_data((IMAGES * 3, ["a", "b"] * 3))
+    assert len(cross_validation_folds(table, np.int64(2))) == 2
+    model = zoo.get("zoo/glyphnet").adapt(2)
+    with pytest.raises(OptionError, match="folds is '3'; it must be a whole number"):
+        zoo.select.cross_validate(model, table, folds="3")
+    with pytest.raises(OptionError, match=r"'n_splits' here: zoo\.select\.cross_validate and zoo cv take folds=3"):
+        zoo.select.cross_validate(model, table, n_splits=3)

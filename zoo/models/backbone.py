@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from zoo.transfer.method import Method
 
 log = logging.getLogger("zoo")
+_OF_MODELS = ("fit", "plan", "predict", "predict_proba", "embed", "evaluate", "calibrate", "freeze", "save")
 SAVED = ("config.json", "ensemble.json", "fusion.json")  # of a folder of our own, from which a backbone is taken or refused by name
 
 
@@ -153,6 +154,13 @@ class Backbone:
 
     def __repr__(self) -> str:
         return f"Backbone({self.spec.name!r}, {'pretrained' if self.pretrained else 'random'})"
+
+    if not TYPE_CHECKING:  # for mypy a backbone would have every attribute
+
+        def __getattr__(self, name: str) -> Any:
+            if name in _OF_MODELS:
+                raise AttributeError(f"a backbone has no head, and so no {name}; zoo.get(…).adapt(num_classes=2) is a model, which has it")
+            return object.__getattribute__(self, name)  # the error of Python, or of the property that raised it
 
     def build(self) -> nn.Module:
         """Return the backbone as a module; it is built at the first call.

@@ -18,7 +18,7 @@ from zoo.models.build_options import CHANNELS, has_pooler, is_channels
 from zoo.models.checks.misplaced import remedies
 from zoo.models.pairs.towers import pair_of
 from zoo.plugins.loader import load_function
-from zoo.tasks.find import find_task, is_task, task_names
+from zoo.tasks.find import find_task, is_task, nearest_task, task_names
 from zoo.tasks.several import SeveralTasks
 from zoo.util.numbers import is_whole
 
@@ -39,7 +39,7 @@ def check_arguments(num_classes: int, task: str, in_chans: int | None, labels: S
     if isinstance(num_classes, list | tuple):
         remedy = "; names of classes are labels=[…]"
     faults = [
-        (not there, f"task {task!r}{did_you_mean(str(task), known)} is none of: {', '.join(known)}"),
+        (not there, f"task {task!r}{nearest_task(task)} is none of: {', '.join(known)}"),
         (wrong_number, f"num_classes is {num_classes!r}; {task} needs a whole number of at least {least}{remedy}"),
         (in_chans is not None and not is_channels(in_chans), f"in_chans is {in_chans!r}; {CHANNELS}"),
         (labels is not None and len(labels) != num_classes, f"{len(labels or ())} labels are given for {num_classes} classes"),

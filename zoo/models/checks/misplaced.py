@@ -6,10 +6,17 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 CLASSES = "the classes belong to the head: .adapt(num_classes={!r})"
+FOLDS = "zoo.select.cross_validate and zoo cv take folds={!r}"
 MISPLACED: Mapping[str, str] = MappingProxyType(
     {
         "num_classes": CLASSES,
         "num_labels": CLASSES,
+        "n_trials": "zoo.select.tune and zoo tune take trials={!r}",
+        "fold": FOLDS,
+        "k": FOLDS,
+        "n_folds": FOLDS,
+        "n_splits": FOLDS,
+        "num_folds": FOLDS,
         "checkpoint_path": "weights=FILE reads a checkpoint",
         "pretrained": "pretrained weights are the default; zoo.get(NAME, weights=False) starts from random values",
     }
