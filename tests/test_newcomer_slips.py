@@ -33,7 +33,7 @@ def test_options_of_other_libraries_are_named_as_they_are_here() -> None:
 def test_every_name_that_is_proposed_is_an_option() -> None:
     from zoo.engine.options.config import OPTIONS
 
-    assert set(RENAMED.values()) <= {*OPTIONS, "out", "resume", "log_with", "on_epoch"}
+    assert set(RENAMED.values()) <= {*OPTIONS, "valid", "out", "resume", "quiet", "log_with", "on_epoch"}
     assert not set(RENAMED) & set(OPTIONS)
 
 

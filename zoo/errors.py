@@ -6,16 +6,18 @@ The command line prints these without a traceback and exits with ``exit_code``.
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import functools
+import inspect
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 from operator import contains
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 Kind = TypeVar("Kind")
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 
 
 _MAX_MESSAGE = 12_000  # characters of a message
@@ -339,17 +341,44 @@ def count(number: int, noun: str) -> str:
 
 
 def checked_fields(kind: type[Kind]) -> type[Kind]:
-    """Make a dataclass raise ``OptionError`` with the nearest field for an unknown one, not ``TypeError``."""
-    build: Any = kind.__init__
-    known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]  # a dataclass, as it says
-
-    @functools.wraps(build)
-    def checked(self: Kind, *values: Any, **given: Any) -> None:
-        check_options(given, known, kind.__name__)
-        build(self, *values, **given)
-
-    setattr(kind, "__init__", checked)  # noqa: B010 - mypy takes no assignment to a method
+    """Make a dataclass raise ``OptionError`` for an unknown or missing field, with the nearest one, not ``TypeError``."""
+    setattr(kind, "__init__", checked_arguments(kind.__name__)(kind.__init__))  # noqa: B010 - mypy takes no assignment to a method
     return kind
+
+
+def checked_arguments(called: str, remedy: str = "") -> Callable[[Callable[Given, Result]], Callable[Given, Result]]:
+    """Return a decorator with which a call with arguments that a function does not have, or without those it needs, is an ``OptionError``.
+
+    Args:
+        called: Name of the function for the user.
+        remedy: What to do where too many arguments are given without a name.
+    """
+
+    def decorate(function: Callable[Given, Result]) -> Callable[Given, Result]:
+        @functools.wraps(function)
+        def checked(*values: Given.args, **given: Given.kwargs) -> Result:
+            try:
+                return function(*values, **given)
+            except TypeError:  # of this call, or of one in the function, which stays what it is
+                _check_call(function, called, remedy, values, given)
+                raise
+
+        return checked
+
+    return decorate
+
+
+def _check_call(function: Callable[..., Any], called: str, remedy: str, values: Sequence[Any], given: Mapping[str, Any]) -> None:
+    signature = inspect.signature(function)
+    known = {name: one for name, one in signature.parameters.items() if name != "self"}
+    if not any(one.kind is one.VAR_KEYWORD for one in known.values()):
+        check_options(given, known, called)
+    try:
+        signature.bind(*values, **given)
+    except TypeError as error:
+        hint = f"; {remedy}" if remedy and "too many" in str(error) else ""
+        named = [name if one.default is one.empty and one.kind is not one.KEYWORD_ONLY else f"{name}=…" for name, one in known.items()]
+        raise OptionError(f"{called}: {error}; its arguments are: {', '.join(named)}{hint}") from None
 
 
 def check_options(

@@ -16,6 +16,7 @@ from zoo.data.split import is_single_label, normal_group
 from zoo.data.table import Array, Table
 from zoo.data.texts.encode import TextWindow
 from zoo.errors import DataError, LeakError, OptionError, count, examples, fault_message
+from zoo.util.numbers import is_whole
 
 log = logging.getLogger("zoo")
 FOLDS = 5
@@ -55,7 +56,7 @@ def cross_validation_folds(
         DataError: If there are fewer samples, groups, or samples of the largest class than folds, or a splitter fails.
         OptionError: If a number is out of range.
     """
-    if not isinstance(folds, int) or isinstance(folds, bool):
+    if not is_whole(folds):
         if repeats != 1:
             raise OptionError("repeats is for a number of folds; a splitter repeats by itself, such as RepeatedStratifiedKFold")
         given = _given(table, folds)
@@ -83,7 +84,7 @@ def digest_of(folds: Iterable[Fold]) -> str:
 
 def division_name(table: Table, folds: Any) -> str:
     """Return how a table is divided, in words."""
-    if not isinstance(folds, int):
+    if not is_whole(folds):
         return type(folds).__name__ if hasattr(folds, "split") else "given folds"
     stratified = "stratified by class" if is_single_label(table) else ""
     grouped = "by group" if table.groups is not None else ""
@@ -96,7 +97,9 @@ def check_numbers(folds: Any, repeats: Any) -> None:
     Raises:
         OptionError: Naming both where both are wrong.
     """
-    faults = [f"folds is {folds}; it must be at least 2"] if isinstance(folds, int) and folds < 2 else []
+    faults = [f"folds is {folds}; it must be at least 2"] if is_whole(folds) and folds < 2 else []
+    if isinstance(folds, str | bool | float):
+        faults.append(f"folds is {folds!r}; it must be a whole number, 2 or more, a splitter of scikit-learn, or pairs of rows")
     if not isinstance(repeats, int) or isinstance(repeats, bool) or repeats < 1:
         faults.append(f"repeats is {repeats!r}; it must be a whole number, 1 or more")
     if faults:

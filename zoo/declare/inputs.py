@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from zoo.declare.faults import check, is_function
+from zoo.errors import checked_fields
 from zoo.util.numbers import is_finite, is_whole
 
 OVERFLOWS = ("truncate", "error", "windows")
@@ -22,6 +23,7 @@ _PER_CHANNEL = "a list with a finite number per channel, such as (0.5, 0.5, 0.5)
 _WINDOW = "(centre, width), the width positive"
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Image:
     """An image input: values in [0, 1] after decoding, then ``(x - mean) / std`` per channel.
@@ -86,6 +88,7 @@ class Image:
         return (self.channels, self.height, self.width)
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Text:
     """A text input: a mapping of int64 tensors ``(batch, tokens)``, ``input_ids`` and ``attention_mask`` among them.
@@ -128,6 +131,7 @@ class Text:
         return dataclasses.replace(self, max_length=max_length, max_positions=self.longest if self.longest > max_length else 0)
 
 
+@checked_fields
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Volume:
     """A volume input, its axes left to right, back to front, bottom to top (RAS+); then ``(x - mean) / std`` per channel.
@@ -198,7 +202,7 @@ def _number_faults(declared: Any, wanted: Mapping[str, tuple[int, str]]) -> list
         listed = (value,) * repeat if repeat > 1 and is_finite(value) else value
         of_numbers = hasattr(listed, "__iter__") and all(map(is_whole if name == "size" else is_finite, listed))
         if of_numbers:
-            object.__setattr__(declared, name, tuple(listed))
+            object.__setattr__(declared, name, tuple(one.item() if hasattr(one, "item") else one for one in listed))
         else:
             faults.append((True, f"{name} is {reprlib.repr(value)}; give {remedy}"))
     return faults

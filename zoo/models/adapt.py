@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from zoo.declare import BackboneSpec, HeadSpec
+from zoo.errors import OptionError, did_you_mean
 from zoo.models.backbone import Backbone
 from zoo.models.build_options import with_options
 from zoo.models.checks.adapt_arguments import (
@@ -18,6 +19,7 @@ from zoo.models.checks.adapt_arguments import (
     check_task,
     check_zero_shot,
     checked_head,
+    names_in_order,
     own_pooling,
 )
 from zoo.models.construct.build import trainable_float32
@@ -36,7 +38,7 @@ from zoo.tasks.task_specs import tasks_of
 
 def adapt(
     backbone: Backbone,
-    num_classes: int,
+    num_classes: int | None,
     *,
     task: str,
     head: str | nn.Module,
@@ -46,6 +48,12 @@ def adapt(
     head_options: Mapping[str, Any],
 ) -> TaskModel:
     """Build a new backbone and attach a head; see ``Backbone.adapt``."""
+    labels = names_in_order(labels)
+    if num_classes is None and labels is not None:
+        num_classes = len(labels)
+    if num_classes is None:
+        hint = "".join(did_you_mean(name, ("num_classes",)) for name in head_options)
+        raise OptionError(f"adapt() needs num_classes, the number of classes, labels or targets: adapt(num_classes=2){hint}")
     check_arguments(num_classes, task, in_chans, labels)
     encoder = backbone
     if head == ZERO_SHOT:

@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from zoo.declare import BackboneSpec, Origin
-from zoo.errors import OptionError, did_you_mean
+from zoo.errors import OptionError
 from zoo.models.build_options import WITHOUT_EFFECT_ON_WIDTH, with_options
 from zoo.models.pairs.towers import TOWERS, tower_spec
 from zoo.registry.lookup import foreign_folder
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from zoo.transfer.method import Method
 
 log = logging.getLogger("zoo")
+_OF_MODELS = ("fit", "plan", "predict", "predict_proba", "embed", "evaluate", "calibrate", "freeze", "save")
 SAVED = ("config.json", "ensemble.json", "fusion.json")  # of a folder of our own, from which a backbone is taken or refused by name
 
 
@@ -50,6 +51,9 @@ def get(
         WeightsError: If ``weights`` is of a format that is not read, or a URL that may not be fetched.
         OptionError: If the backbone has no such option, or ``weights`` is of another type, such as a state dict.
     """
+    if not isinstance(name, str | PathLike):
+        told = "is built already" if isinstance(name, Backbone) else "a network of your own is zoo.wrap(module, inputs=…)"
+        raise OptionError(f"zoo.get takes the name of a backbone or a folder, not {type(name).__name__}; {told}")
     return configured(find_backbone(name), weights=weights, allow_partial=allow_partial, options=options)
 
 
@@ -151,6 +155,13 @@ class Backbone:
     def __repr__(self) -> str:
         return f"Backbone({self.spec.name!r}, {'pretrained' if self.pretrained else 'random'})"
 
+    if not TYPE_CHECKING:  # for mypy a backbone would have every attribute
+
+        def __getattr__(self, name: str) -> Any:
+            if name in _OF_MODELS:
+                raise AttributeError(f"a backbone has no head, and so no {name}; zoo.get(…).adapt(num_classes=2) is a model, which has it")
+            return object.__getattribute__(self, name)  # the error of Python, or of the property that raised it
+
     def build(self) -> nn.Module:
         """Return the backbone as a module; it is built at the first call.
 
@@ -215,7 +226,7 @@ class Backbone:
         """Attach a task head to a new build of this backbone.
 
         Args:
-            num_classes: Number of logits: classes, labels, or regression targets.
+            num_classes: Number of logits: classes, labels, or regression targets; may be left out where ``labels`` are given.
             task: ``single-label``, ``multi-label``, ``regression`` or, for text, ``token-classification``.
             head: ``linear`` (for tokens: ``tokens``), ``mlp``, one that a plugin brings, or a module of your own: from pooled features
                 ``(batch, dim)`` to logits, with ``pool="none"`` from the features as they are.
@@ -230,10 +241,6 @@ class Backbone:
             OptionError: If an argument is out of range or unknown; all in one error.
         """
         from zoo.models.adapt import adapt
-
-        if num_classes is None:
-            hint = "".join(did_you_mean(name, ("num_classes",)) for name in head_options)
-            raise OptionError(f"adapt() needs num_classes, the number of classes, labels or targets: adapt(num_classes=2){hint}")
 
         return adapt(self, num_classes, task=task, head=head, in_chans=in_chans, labels=labels, seed=seed, head_options=head_options)
 

@@ -19,6 +19,7 @@ from zoo.declare import Layers
 from zoo.errors import LISTED, LayerGroupError, UnknownGroupError, count, did_you_mean, examples, fault_list
 from zoo.models.own_names import is_own
 from zoo.plugins.loader import load_function
+from zoo.util.numbers import is_whole
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,11 @@ class LayerGroups(Sequence[LayerGroup]):
         """
         if isinstance(k, str):
             return self._position(k) + 1
+        if not is_whole(k):
+            there = examples(self.names, LISTED)
+            raise UnknownGroupError(
+                f"a frozen prefix is a number of groups, or the name of the last one, not {k!r}; the groups are: {there}"
+            )
         if not 0 <= k <= len(self):
             raise UnknownGroupError(
                 f"a frozen prefix of {k} groups does not exist: it is 0 (none) to {len(self)} (all: {examples(self.names, LISTED)})"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from zoo.data.dataset import ModelInputs
 from zoo.declare import BackboneSpec, Inputs, Origin
+from zoo.errors import checked_arguments
 from zoo.models.checks.features import check_features, no_gradient
 from zoo.models.layers import LayerGroups
 from zoo.models.pooling import Pool, pooling_of
@@ -316,6 +317,7 @@ class TaskModel(nn.Module):
 
         return preview(self, train, valid, **options)
 
+    @checked_arguments("evaluate()", "data and their labels are one argument, evaluate((X, y))")
     def evaluate(self, data: Any, **options: Any) -> Evaluation:
         """Return the metrics of the task on labelled data; see ``zoo.engine.inference.evaluate.evaluate``."""
         from zoo.engine.inference.evaluate import evaluate
@@ -324,6 +326,7 @@ class TaskModel(nn.Module):
         check_given(evaluate, options)
         return evaluate(self, data, **options)
 
+    @checked_arguments("calibrate()", "data and their labels are one argument, calibrate((X, y))")
     def calibrate(self, data: Any, **options: Any) -> Calibrated:
         """Measure temperature, conformal scores and outliers on held-out data, in place; see ``zoo.engine.calibration.calibrate``."""
         from zoo.engine.calibration.calibrate import calibrate

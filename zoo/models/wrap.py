@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.declare import BackboneSpec, Features, Image, Inputs, Origin, Text
-from zoo.errors import DeclarationError, OptionError
+from zoo.errors import DeclarationError, OptionError, checked_arguments
 from zoo.models.backbone import Backbone
 from zoo.models.checks.wrapped import check_wrapped, copied, warn_of_network
 from zoo.models.layers import LayerGroups, bind
@@ -24,6 +24,7 @@ CLASSIFIERS = ("fc", "classifier", "head", "heads", "logits", "score", "last_lin
 OWN_NETWORK = "zoo.models.wrap:own_network"  # builder of wrapped networks
 
 
+@checked_arguments("zoo.wrap", "what the network reads is inputs=zoo.Image(size=…)")
 def wrap(
     module: nn.Module,
     *,

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from zoo.declare import BackboneSpec, Text
-from zoo.errors import OptionError, SavedModelError, ZooError, examples, fault_list
+from zoo.errors import OptionError, SavedModelError, ZooError, checked_arguments, examples, fault_list
 from zoo.models.adapt import build_head
 from zoo.models.backbone import Backbone
 from zoo.models.heads import own_head
@@ -33,6 +33,7 @@ from zoo.tuning.efficient.lora import attach_to, train_all
 from zoo.util.atomic_write import is_file
 
 
+@checked_arguments("zoo.load", "evaluate and predict take device=")
 def load(folder: str | PathLike[str], *, backbone: Backbone | None = None, head: nn.Module | None = None) -> TaskModel:
     """Open a saved model, an ensemble, or separate LoRA files merged into their base, in eval mode.
 

@@ -16,6 +16,14 @@ from zoo.tasks.task import Task
 from zoo.tasks.token_classification import TokenClassification
 
 BUILTIN: dict[str, Task] = {task.name: task for task in (SingleLabel(), MultiLabel(), Regression(), TokenClassification())}
+_SYNONYMS = (
+    dict.fromkeys(
+        ("classification", "multiclass", "multi-class", "multi-class-classification", "binary", "single", "text-classification"),
+        "single-label",
+    )
+    | dict.fromkeys(("image-classification", "sequence-classification"), "single-label")
+    | dict.fromkeys(("ner", "tagging", "pos", "words", "sequence-labeling"), "token-classification")
+)
 
 
 def find_task(name: str) -> Task:
@@ -32,13 +40,19 @@ def find_task(name: str) -> Task:
     task = default_registry().task(name)
     if task is None:
         known = task_names()
-        raise OptionError(f"there is no task {name!r}{did_you_mean(str(name), known)}; the tasks are: {', '.join(known)}")
+        raise OptionError(f"there is no task {name!r}{nearest_task(name)}; the tasks are: {', '.join(known)}")
     return task
 
 
 def task_names() -> list[str]:
     """Return the names of all tasks, the built-in ones first."""
     return [*BUILTIN, *sorted(set(default_registry().task_names()) - set(BUILTIN))]
+
+
+def nearest_task(name: object) -> str:
+    """Return what to add to an unknown name: the task of that name in other libraries, or the nearest name; empty if there is none."""
+    here = _SYNONYMS.get(str(name).lower().replace("_", "-"))
+    return f" (it is called {here!r} here)" if here else did_you_mean(str(name), task_names())
 
 
 def is_task(name: str) -> bool:

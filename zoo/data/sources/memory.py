@@ -116,7 +116,9 @@ def read_texts(inputs: Any, labels: Any, options: ReadOptions, source: str = "th
         named = examples([f"row {row} ({reason})" for row, reason in refused.items()])
         kind = "a text or a list of words" if of_words else "a text or a pair of texts"
         hint = skip_hint(options.keep_unreadable)
-        raise DataError(f"{source}: {count(len(refused), 'input')} of {len(items)} cannot be read as {kind}: {named}; remove them{hint}")
+        dicts = all(isinstance(item, Mapping) for item in inputs)
+        remedy = "pandas.DataFrame(data) makes a table of dicts" if dicts else "remove them"
+        raise DataError(f"{source}: {count(len(refused), 'input')} of {len(items)} cannot be read as {kind}: {named}; {remedy}{hint}")
     if options.labelled is not False and not of_words:
         refuse_mixed(items, source)
     if labels is not None and len(labels) != len(items):

@@ -59,7 +59,7 @@ def remedy_of_type(data: Any) -> str:
     if isinstance(data, Mapping):
         return "; pandas.DataFrame(data) makes a table of columns"
     if isinstance(data, Iterator):
-        return "; it can be read only once, so make lists: X, y = zip(*data), and give (list(X), list(y))"
+        return "; it can be read only once, so make a list of it, list(data); of pairs X, y = zip(*data) makes (list(X), list(y))"
     return ""
 
 

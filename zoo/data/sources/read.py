@@ -22,7 +22,7 @@ from zoo.data.sources.tables import frames, table_files
 from zoo.data.sources.tables.columns import TEXT_COLUMNS
 from zoo.data.sources.tables.table_contents import OTHER_KINDS
 from zoo.data.sources.torch_datasets import read_torch
-from zoo.data.table import Array, Part, Table
+from zoo.data.table import SAMPLED_ROWS, Array, Part, Table
 from zoo.data.unreadable_input import Unreadable
 from zoo.declare import Inputs, Text
 from zoo.errors import CorruptInputError, DataError, OptionError, examples
@@ -55,7 +55,9 @@ def read(source: Any, options: ReadOptions) -> Raw:
     """
     raw = _read(source, options)
     if options.labelled and raw.labels is None:
-        raise DataError(f"{raw.source} has no labels; give class folders, a label column, or (X, y)")
+        pairs = isinstance(source, list) and all(isinstance(item, tuple) and len(item) == 2 for item in source[:SAMPLED_ROWS])
+        hint = f"; {remedy_of_items(source)}" if pairs and source else ""
+        raise DataError(f"{raw.source} has no labels; give class folders, a label column, or (X, y){hint}")
     if options.root is not None and not (isinstance(raw.inputs, list) and any(isinstance(item, str) for item in raw.inputs)):
         raise OptionError(f"root={os.fspath(options.root)!r} is the folder of files that are named, and {raw.source} names none")
     return replace(raw, labels=None, classes=None) if options.labelled is False else raw

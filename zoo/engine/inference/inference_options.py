@@ -54,6 +54,8 @@ class InferenceOptions:
             raise OptionError(f"batch_size is {self.batch_size!r}; it must be a whole number")
         if self.batch_size < 1:
             raise OptionError(f"batch_size is {self.batch_size}; it must be at least 1")
+        if self.workers is not None and not (is_whole(self.workers) and self.workers >= 0):
+            raise OptionError(f"workers is {self.workers!r}; it must be a whole number, 0 or more")
         if self.on_error not in ON_ERROR:
             raise OptionError(f"on_error is {self.on_error!r}{did_you_mean(str(self.on_error), ON_ERROR)}; it can be: stop, skip")
 

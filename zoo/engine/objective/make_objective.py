@@ -41,11 +41,25 @@ def make_objective(make: Callable[[Any], Objective] | None, supervised: Objectiv
     return objective
 
 
-def _made(make: Callable[[Any], Objective] | None, supervised: Objective, config: Config) -> Objective:
+def check_makes_objective(make: Any) -> None:
+    """Check that the argument of ``fit(objective=…)`` can make an objective, before anything is read.
+
+    Raises:
+        OptionError: For a name, the class of a method, or what cannot be called.
+    """
+    if isinstance(make, str):
+        raise OptionError(
+            f"objective is the name {make!r}, which zoo train --objective takes; in Python give an object, such as zoo.transfer.Distill(…)"
+        )
+    if isinstance(make, type) and hasattr(make, "refuse"):
+        raise OptionError(f"objective is the class {make.__name__}; give an object of it, such as {make.__name__}(…)")
     if make is not None and not callable(make):
         raise OptionError(
             f"objective is {type(make).__name__}; give a function from the run's Supervised to an Objective, such as its class"
         )
+
+
+def _made(make: Callable[[Any], Objective] | None, supervised: Objective, config: Config) -> Objective:
     objective = supervised if make is None else make(supervised)
     if objective is supervised:
         return supervised

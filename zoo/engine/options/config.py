@@ -24,6 +24,7 @@ from zoo.engine.options.option_types import (
     weights_by_class,
 )
 from zoo.engine.options.recipe import LONG, RANKED, SCHEDULES, TRAINS, WIDE, Recipe, batch_size_for
+from zoo.util.numbers import is_whole
 
 
 def _as_text(value: Any) -> Any:
@@ -309,8 +310,8 @@ class Config(BaseModel):
     @classmethod
     def _square(cls, value: Any) -> Any:
         side = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
-        if isinstance(side, int) and not isinstance(side, bool):
-            return side, side
+        if is_whole(side):
+            return int(side), int(side)
         if side is not None and not (isinstance(side, (list, tuple)) and len(side) == 2):
             raise ValueError("must be a number of pixels, or two (height, width)")
         return side

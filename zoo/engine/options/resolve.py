@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
@@ -39,6 +40,20 @@ _GRADIENT_OPTIONS = (
     "ema",
     "average",
     "dropout",
+)
+
+
+_LOSSES: Mapping[str, str] = MappingProxyType(
+    {
+        "ce": "cross-entropy",
+        "nll": "cross-entropy",
+        "softmax": "cross-entropy",
+        "crossentropy": "cross-entropy",
+        "categorical_crossentropy": "cross-entropy",
+    }
+    | dict.fromkeys(("l2", "mean_squared_error"), "mse")
+    | dict.fromkeys(("smoothl1", "smooth_l1"), "huber")
+    | dict.fromkeys(("bcewithlogits", "binary_crossentropy"), "bce")
 )
 
 
@@ -117,7 +132,9 @@ def _beyond_ranges(
     loss = values.get("loss")
     if isinstance(loss, str) and loss not in task.losses:
         known = ", ".join(task.losses) or "none by name"
-        faults.append(f"loss is {loss!r}{did_you_mean(loss, task.losses)}; for a {task.name} task it is one of: {known}")
+        here = _LOSSES.get(loss.lower().removesuffix("loss").strip("_"), "")
+        near = f" (it is called {here!r} here)" if here in task.losses else did_you_mean(loss, task.losses)
+        faults.append(f"loss is {loss!r}{near}; for a {task.name} task it is one of: {known}")
     name, options = values["optimizer"], values.get("optimizer_options", {})
     familiar = not options and isinstance(name, str) and name.lower() in TORCH_OPTIMIZERS
     if check_optimizer and isinstance(name, str) and isinstance(options, Mapping) and not familiar:

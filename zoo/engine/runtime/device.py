@@ -19,13 +19,14 @@ from zoo.errors import OptionError
 PRECISIONS = ("auto", "fp32", "bf16")
 
 
-def choose_device(wanted: str = "auto") -> torch.device:
+def choose_device(wanted: str | torch.device = "auto") -> torch.device:
     """Return the device asked for; for ``auto`` the accelerator if there is one, else the CPU.
 
     Raises:
         OptionError: If this machine has no such device.
     """
     present = (*_accelerators(), "cpu")
+    wanted = str(wanted) if isinstance(wanted, torch.device) else wanted
     if wanted == "auto":
         return torch.device(present[0])
     if wanted not in present:

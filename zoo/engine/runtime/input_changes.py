@@ -9,6 +9,7 @@ from typing import Any
 from zoo.declare import OVERFLOWS, Image, Inputs, Text, Volume
 from zoo.errors import OptionError, did_you_mean
 from zoo.models.task_model import TaskModel
+from zoo.util.numbers import is_whole
 
 log = logging.getLogger("zoo")
 
@@ -19,9 +20,12 @@ def resized(model: TaskModel, inputs: Inputs, size: Any) -> Inputs:
     Raises:
         OptionError: If it is not an image, the size is not positive, or the backbone runs at its own size only.
     """
-    given, size = size, (size, size) if isinstance(size, int) else tuple(size)
-    if min(size) < 1:
-        raise OptionError(f"image_size is {given}; it must be at least 1 pixel")
+    sides = (size, size) if is_whole(size) else size
+    if not (isinstance(sides, list | tuple) and len(sides) == 2 and all(map(is_whole, sides))):
+        raise OptionError(f"image_size is {size!r}; it must be a number of pixels, or two (height, width)")
+    if min(sides) < 1:
+        raise OptionError(f"image_size is {size}; it must be at least 1 pixel")
+    size = (int(sides[0]), int(sides[1]))
     if not isinstance(inputs, Image):
         hint = f"; zoo.get({model.spec.name!r}, img_size={size[0]}) builds it for another size" if isinstance(inputs, Volume) else ""
         raise OptionError(f"image_size is for images; backbone {model.spec.name!r} reads {model.spec.modality}s{hint}")

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from zoo.data.split import warn_of_test_rows
 from zoo.data.table import Table
 from zoo.engine.loading.sources import open_for_fit
+from zoo.engine.objective.make_objective import check_makes_objective
 from zoo.engine.objective.objective import Objective
 from zoo.engine.objective.supervised import Supervised
 from zoo.engine.optim.optimizer import check_optimizer
@@ -139,8 +140,9 @@ def resolve_job(
         divided: Hold samples out where ``valid`` is None, however few there are; else see ``whole_up_to``.
 
     Raises:
-        OptionError: For unknown options, values out of range and options that do not apply to the model's task.
+        OptionError: For unknown options, an objective that is none, values out of range and options that do not apply to the model's task.
     """
+    check_makes_objective(objective)
     faults: list[str] = []
     metrics = options.get("metrics")
     own = take_own_parts(options, find_task(model.task), faults, outputs=model.num_classes)

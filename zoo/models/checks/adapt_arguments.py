@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from zoo.models.build_options import CHANNELS, has_pooler, is_channels
 from zoo.models.checks.misplaced import remedies
 from zoo.models.pairs.towers import pair_of
 from zoo.plugins.loader import load_function
-from zoo.tasks.find import find_task, is_task, task_names
+from zoo.tasks.find import find_task, is_task, nearest_task, task_names
 from zoo.tasks.several import SeveralTasks
 from zoo.util.numbers import is_whole
 
@@ -36,8 +36,10 @@ def check_arguments(num_classes: int, task: str, in_chans: int | None, labels: S
     least = find_task(task).least_outputs if there else 1
     wrong_number = not is_whole(num_classes) or num_classes < least
     remedy = "; a single yes-or-no is task='multi-label', a number task='regression'" if num_classes == 1 else ""
+    if isinstance(num_classes, list | tuple):
+        remedy = "; names of classes are labels=[…]"
     faults = [
-        (not there, f"task {task!r}{did_you_mean(str(task), known)} is none of: {', '.join(known)}"),
+        (not there, f"task {task!r}{nearest_task(task)} is none of: {', '.join(known)}"),
         (wrong_number, f"num_classes is {num_classes!r}; {task} needs a whole number of at least {least}{remedy}"),
         (in_chans is not None and not is_channels(in_chans), f"in_chans is {in_chans!r}; {CHANNELS}"),
         (labels is not None and len(labels) != num_classes, f"{len(labels or ())} labels are given for {num_classes} classes"),
@@ -49,6 +51,25 @@ def check_arguments(num_classes: int, task: str, in_chans: int | None, labels: S
     messages = [message for wrong, message in faults if wrong]
     if messages:
         raise OptionError(messages[0] if len(messages) == 1 else fault_list("adapt() cannot work with these arguments:", messages))
+
+
+def names_in_order(labels: Any) -> list[Any] | None:
+    """Return the names of classes that ``adapt`` was given, of a list, a tuple or an array, as a list; None for None.
+
+    Raises:
+        OptionError: For what has no order, or another one than that of the outputs: a text, a set, a mapping; and for no list at all.
+    """
+    if labels is None:
+        return None
+    remedy = "give the names in the order of the outputs, such as labels=['ants', 'bees']"
+    if isinstance(labels, Mapping):
+        numbered = all(map(is_whole, labels))
+        names = [labels[number] for number in sorted(labels)] if numbered else list(labels)
+        raise OptionError(f"labels is a mapping; {remedy}, here perhaps labels={names[:4] + ['…'] * (len(names) > 4)}")
+    if isinstance(labels, str | bytes | Set) or not hasattr(labels, "__len__") or getattr(labels, "ndim", 1) != 1:
+        kind = "one text" if isinstance(labels, str | bytes) else "a set, which has no order" if isinstance(labels, Set) else "no list"
+        raise OptionError(f"labels is {examples([repr(labels)])}, {kind}; {remedy}")
+    return list(labels.tolist() if hasattr(labels, "tolist") else labels)
 
 
 def check_task(spec: BackboneSpec, head: HeadSpec, task: str) -> None:

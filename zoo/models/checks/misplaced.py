@@ -6,10 +6,17 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 CLASSES = "the classes belong to the head: .adapt(num_classes={!r})"
+FOLDS = "zoo.select.cross_validate and zoo cv take folds={!r}"
 MISPLACED: Mapping[str, str] = MappingProxyType(
     {
         "num_classes": CLASSES,
         "num_labels": CLASSES,
+        "n_trials": "zoo.select.tune and zoo tune take trials={!r}",
+        "fold": FOLDS,
+        "k": FOLDS,
+        "n_folds": FOLDS,
+        "n_splits": FOLDS,
+        "num_folds": FOLDS,
         "checkpoint_path": "weights=FILE reads a checkpoint",
         "pretrained": "pretrained weights are the default; zoo.get(NAME, weights=False) starts from random values",
     }
@@ -23,6 +30,8 @@ RENAMED: Mapping[str, str] = MappingProxyType(
         "num_train_epochs": "epochs",
         "num_epochs": "epochs",
         "n_epoch": "epochs",
+        "n_epochs": "epochs",
+        "nb_epoch": "epochs",
         "max_epochs": "epochs",
         "bs": "batch_size",
         "train_batch_size": "batch_size",
@@ -42,6 +51,17 @@ RENAMED: Mapping[str, str] = MappingProxyType(
         "dataloader_num_workers": "workers",
         "num_workers": "workers",
         "callbacks": "on_epoch",
+        "verbose": "quiet",
+        "early_stopping": "patience",
+        "early_stopping_patience": "patience",
+        "val": "valid",
+        "validation_data": "valid",
+        "eval_dataset": "valid",
+        "save_dir": "out",
+        "lora_r": "lora_rank",
+        "r": "lora_rank",
+        "rank": "lora_rank",
+        "random_state": "seed",
         "cbs": "on_epoch",
         "img_size": "image_size",
         "loss_func": "loss",

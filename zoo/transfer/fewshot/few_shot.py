@@ -19,7 +19,7 @@ from zoo.data.table import Table, names_of
 from zoo.engine.inference.inference_options import InferenceOptions
 from zoo.engine.inference.predict import embed
 from zoo.engine.loading.sources import image_channels
-from zoo.errors import DataError, OptionError, check_options, count, examples
+from zoo.errors import DataError, OptionError, check_options, checked_arguments, count, examples
 from zoo.models.backbone import Backbone, find_backbone
 from zoo.models.task_model import TaskModel
 from zoo.saved.load import load_with_update
@@ -51,6 +51,7 @@ class FewShot:
     accuracy: float | None
 
 
+@checked_arguments("few_shot()")
 def few_shot(
     backbone: Backbone | TaskModel | str,
     support: Any,
@@ -86,7 +87,7 @@ def few_shot(
     tip = TipOptions(**own)
     head = head_named(method) if method not in TIP_METHODS else None
     opening: dict[str, Any] = {"columns": columns or {}, "root": root}
-    beside = ("columns", "root", "allow_leak", *TipOptions.__dataclass_fields__)
+    beside = ("method", "columns", "root", "allow_leak", *TipOptions.__dataclass_fields__)
     check_pass_options(options, "few_shot()", beside=beside)
     model = found_backbone(backbone)
     table = opened(model, support, opening, labelled=True)
