@@ -58,6 +58,7 @@ class Plugin:
             toy_spec("toy/crashing", build=f"{here}:crashing"),
             toy_spec("toy/hungry", build=f"{here}:hungry"),
             toy_spec("toy/absent", weights=absent),
+            toy_spec("toy/absent-too", weights=absent),
             toy_spec("toy/third", parameters=1400),
         ]
 
@@ -266,6 +267,17 @@ def test_candidates_that_crash_run_out_of_memory_or_have_no_weights_are_left_out
         ranked(tmp_path, candidates=["toy/crashing", "toy/absent"], out=tmp_path / "none")
     assert "no candidate can be scored" in str(error.value)
     assert "a layer of mine is broken" in str(error.value)
+
+
+def test_a_reason_that_candidates_share_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(OptionError) as error:
+        ranked(tmp_path, candidates=["toy/absent", "toy/absent-too"], quiet=False)
+    told = capsys.readouterr().err
+    assert "rank: toy/absent-too is left out, for the same reason as toy/absent" in told
+    for text in (told, str(error.value)):
+        assert text.count("/nowhere/model.safetensors") == 1
+        assert "toy/absent: toy/absent" not in text
+    assert "toy/absent, toy/absent-too: " in str(error.value)
 
 
 def test_data_that_no_candidate_reads_and_too_few_samples_are_errors(tmp_path: Path) -> None:

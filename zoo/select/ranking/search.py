@@ -13,7 +13,7 @@ from zoo.data.table import Table
 from zoo.engine.runtime.progress import in_time_units
 from zoo.engine.runtime.signals import Stopped
 from zoo.engine.train.messages import SKIPPED
-from zoo.errors import CorruptInputError, DataError, DiskFullError, OptionError, ZooError, count, fault_list
+from zoo.errors import CorruptInputError, DataError, DiskFullError, OptionError, ZooError, count, examples, fault_list, owner_prefix
 from zoo.models.backbone import Backbone
 from zoo.plugins.loader import describe
 from zoo.select.ranking.features import Conditions, OutsideError, read_features
@@ -218,8 +218,10 @@ class Search:
         return self._ranking(tuning.rows(ranking))
 
     def _leave_out(self, name: str, reason: str) -> None:
+        reason = reason.removeprefix(owner_prefix(name))
+        first = next((other for other, said in self.left_out.items() if _form(other, said) == _form(name, reason)), None)
         self.left_out[name] = reason
-        self._note(f"{name} is left out: {reason}")
+        self._note(f"{name} is left out{f': {reason}' if first is None else f', for the same reason as {first}'}")
 
     def _note(self, line: str) -> None:
         self._conditions.progress.note(f"rank: {line}")
@@ -227,8 +229,16 @@ class Search:
     def _none(self) -> ZooError:
         if {one.name for one in self.excluded} == set(self.left_out):
             return none_left(self.excluded, self._conditions.limits, len(self._candidates))
-        lines = [f"{name}: {reason}" for name, reason in self.left_out.items()]
+        alike: dict[str, list[str]] = {}
+        for name, reason in self.left_out.items():
+            alike.setdefault(_form(name, reason), []).append(name)
+        lines = [f"{examples(names)}: {self.left_out[names[0]]}" for names in alike.values()]
         return OptionError(fault_list("no candidate can be scored:", lines, "Name others (candidates, --candidates); see: zoo list"))
+
+
+def _form(name: str, reason: str) -> str:
+    """Return a reason without the candidate's name, which is equal for all whose weights one network does not give."""
+    return reason.replace(name, "NAME").replace(name.rpartition("/")[2], "NAME")
 
 
 def _folder_of(backbone: Backbone) -> str:
