@@ -170,3 +170,8 @@ def test_numbers_of_folds_are_those_of_numpy_too_and_others_are_named() -> None:
         zoo.select.cross_validate(model, table, folds="3")
     with pytest.raises(OptionError, match=r"'n_splits' here: zoo\.select\.cross_validate and zoo cv take folds=3"):
         zoo.select.cross_validate(model, table, n_splits=3)
+
+
+def test_a_table_shows_its_size_and_not_every_sample() -> None:
+    assert repr(zoo.open_data((IMAGES * 3, ["a", "b"] * 3))) == "<Table: 6 samples of the data in memory, 2 classes>"
+    assert repr(zoo.open_data(["a text"], reads="text")) == "<Table: 1 sample of the list, unlabelled>"

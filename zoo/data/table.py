@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from zoo.errors import LISTED, DataError, did_you_mean, examples
+from zoo.errors import LISTED, DataError, count, did_you_mean, examples
 
 log = logging.getLogger("zoo")
 Array = npt.NDArray[Any]
@@ -154,6 +154,10 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    def __repr__(self) -> str:
+        labels = "unlabelled" if self.targets is None else f"{len(self.classes)} classes" if self.classes else "labelled"
+        return f"<Table: {count(len(self), 'sample')} of {self.source}, {labels}>"
 
     def select(self, indices: Sequence[int] | Array) -> Table:
         """Return the rows ``indices`` in that order."""
