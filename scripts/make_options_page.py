@@ -35,9 +35,9 @@ def made(text: str) -> str:
 
 def inference_table() -> str:
     """Return the options of ``evaluate``, ``predict``, ``predict_proba`` and ``embed`` as a table in Markdown."""
-    all_functions = {*keywords(predict_outputs), *keywords(InferenceOptions)}
+    all_functions = {*keywords(predict_outputs), *keywords(InferenceOptions)} - {"skippable"}  # for callers inside zoo
     takes = {"evaluate": keywords(evaluate), "predict": all_functions | set(keywords(predict)), "predict_proba": all_functions}
-    meanings = arguments(inspect.getdoc(evaluate) or "") | {"prompt_name": PROMPT}
+    meanings = arguments(inspect.getdoc(predict) or "") | arguments(inspect.getdoc(evaluate) or "") | {"prompt_name": PROMPT}
     lines = ["| option | `evaluate` | `predict` | `predict_proba`, `embed` | meaning |", "|---|---|---|---|---|"]
     for name in dict.fromkeys((*keywords(evaluate), *sorted(takes["predict"]))):
         marks = " | ".join("yes" if name in known else "" for known in takes.values())
