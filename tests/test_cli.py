@@ -156,7 +156,7 @@ def test_plugins_are_shown_with_what_they_give(run: Callable[..., Done]) -> None
         ("train x data --epoch 3", ["did you mean '--epochs'"]),
         ("train x data --epochs three", ["--epochs", "three"]),
         ("train x", ["DATA"]),
-        ("", ["COMMAND"]),
+        ("", ["name a command: list, "]),
         ("list --modality imgae", ["did you mean 'image'"]),
         ("list --max-params 30", ["30 million are 30M"]),
         ("list --sort acuracy", ["did you mean 'accuracy'"]),

@@ -381,7 +381,7 @@ def without_rows(base: Supervised) -> Objective:
         (lambda base: Sum(base, seperable=False), OptionError, "seperable has no meaning; did you mean 'separable'"),
         (lambda base: Sum(base, monitor="acuracy"), OptionError, r"returned .*accuracy.*monitor is 'acuracy'.*did you mean 'accuracy'"),
         (Detached, TrainingError, r"returned a number without gradient"),
-        ("coral", OptionError, "objective is str; give a function"),
+        ("coral", OptionError, "objective is the name 'coral'.*in Python give an object"),
         (Unfinished, OptionError, r"does not call super\(\).__init__"),
         (PerSample, TrainingError, r"loss\(\) of .* returned a tensor of shape \(8,\); it must return the sum"),
         (Words, OptionError, r"validate\(\) of .* returned \['good'\]; it must return a dict of numbers"),

@@ -85,7 +85,7 @@ def test_all_mistakes_are_told_at_once_with_the_nearest_names() -> None:
     assert "lr: '5' is neither" in text
     assert "batch_size is given and searched" in text
     assert "'ful' (did you mean 'full'?)" in text
-    assert "'augmnt' is not searched (did you mean 'augment'?)" in text
+    assert "'augmnt' (did you mean 'augment'?), which has no range" in text
     with pytest.raises(OptionError, match="everything is given"):
         narrowed(SPACE, {}, only=[], given={})
 

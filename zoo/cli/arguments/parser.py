@@ -97,7 +97,8 @@ def _plain(message: str) -> str:
     if found := re.fullmatch(r"argument (.*): invalid choice: '(.*)' \(choose from (.*)\)", message, re.DOTALL):
         choices = [choice.strip("' ") for choice in found[3].split(",")]
         if len(choices) == 1 and not found[1].startswith("-"):  # a word that stands before the data, as in zoo data check DATA
-            return f"the word {choices[0]!r} is missing before {found[2]!r}"
+            near = did_you_mean(found[2], choices)
+            return f"it is {found[2]!r}{near}" if near else f"the word {choices[0]!r} is missing before {found[2]!r}"
         return f"argument {found[1]}: it is {found[2]!r}{did_you_mean(found[2], choices)}; it can be: {', '.join(choices)}"
     return message
 
