@@ -1,7 +1,7 @@
 """P8: what a ranking costs beside the bare feature passes, and its order beside that of fine-tuning.
 
-The candidates are the real networks of ../shared/data, with glyphnet; with ``--twenty`` twenty small networks of timm at 96 pixels, with
-random values, as a cost does not depend on values. Cost: CPU seconds of ``zoo.select.rank`` beside those of one pass
+The candidates are the real networks of ../shared/data, with glyphnet; with ``--twenty`` twenty small networks of timm at 96 pixels
+(``--pixels``), with random values, as a cost does not depend on values. Cost: CPU seconds of ``zoo.select.rank`` beside those of one pass
 of every candidate over the same samples (``model.embed``), each in a fresh process with an empty cache; models are built in both.
 Order (``--order``): all six networks, each at the size that the matrix of the defaults gives it (the ViT has no other than 32 pixels), are
 fine-tuned with the defaults on the training split; Kendall's tau of the ranking's order, and of the others beside it, with the order of
@@ -55,8 +55,8 @@ def _start(data: str) -> Any:
 
 
 def _chosen(networks: str) -> tuple[tuple[str, ...], Mapping[str, int]]:
-    """Return the networks and the image size of each set."""
-    return (TWENTY, dict.fromkeys(SIZES, 96)) if networks == "twenty" else (NETWORKS, SIZES)
+    """Return the networks and the image size of each set; ``networks`` is ``real``, or the pixels of the twenty."""
+    return (NETWORKS, SIZES) if networks == "real" else (TWENTY, dict.fromkeys(SIZES, int(networks)))
 
 
 def _samples(name: str, data: str, most: int) -> tuple[Any, Any]:
@@ -139,13 +139,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--together", action="store_true", help="start the ranking and the passes at once: for a machine with other work")
     parser.add_argument("--order", action="store_true", help="fine-tune all candidates, and compare the orders")
-    parser.add_argument("--twenty", action="store_true", help="rank twenty networks of timm with random values, at 96 pixels")
+    parser.add_argument("--twenty", action="store_true", help="rank twenty networks of timm with random values")
+    parser.add_argument("--pixels", type=int, default=96, help="of the twenty")
     parser.add_argument("--most", type=int, default=0, help="images of a class, to try the script")
     arguments = parser.parse_args()
     data = needed(arguments.data).resolve()
     if arguments.order:
         print("| data | order by | tau with fine-tuning | tau, like size |\n|---|---|---|---|", flush=True)
-    networks = "twenty" if arguments.twenty else "real"
+    networks = str(arguments.pixels) if arguments.twenty else "real"
     for name in arguments.sets:
         if arguments.order:
             order(name, data, arguments.most)
