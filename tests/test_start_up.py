@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import zoo
-from zoo.util.start_up import uncollected
+from zoo.cli.start_up import uncollected
 
 NEEDLESS = {"accelerate", "datasets", "huggingface_hub", "matplotlib", "pandas", "pyarrow", "scipy", "sklearn", "sympy", "timm"}
 NEEDLESS |= {"torchvision", "transformers", "torch._dynamo"}
@@ -23,7 +23,7 @@ for words in (["eval", "model", "data"], ["predict", "model", "data"], ["embed",
     with contextlib.redirect_stdout(sys.stderr), contextlib.suppress(SystemExit):
         main(words)
 print(json.dumps(sorted({NEEDLESS!r} & set(sys.modules))))
-from zoo.util.start_up import uncollected
+from zoo.cli.start_up import uncollected
 with uncollected(), contextlib.suppress(ModuleNotFoundError):
     import timm
 """

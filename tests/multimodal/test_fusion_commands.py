@@ -18,11 +18,11 @@ import zoo
 from tests.multimodal.rows import bits, fused
 from tests.select.command_line import run
 from tests.toy_pair import pair_spec
+from zoo.engine.runtime.scratch import scratch_folder
 from zoo.engine.runtime.signals import StopFlag, interrupted
 from zoo.errors import OptionError, SavedModelError
 from zoo.models.backbone import Backbone
 from zoo.transfer import load_fusion
-from zoo.util.scratch import scratch_folder
 
 
 def test_the_commands_predict_and_eval_read_a_fusion(

@@ -12,8 +12,8 @@ from zoo.cli.arguments.saved_model import config_of
 from zoo.cli.commands.training import DATA
 from zoo.cli.commands.using import MODEL
 from zoo.cli.output.stdout import Output, show_log, table
+from zoo.cli.start_up import uncollected
 from zoo.util.numbers import score_text
-from zoo.util.start_up import uncollected
 
 
 def register(commands: Commands) -> None:

@@ -16,11 +16,11 @@ from zoo.cli.commands.using import MODEL, PROCESSES, THRESHOLDS
 from zoo.cli.launch import launch_ranks
 from zoo.cli.output.rank_errors import errors_once
 from zoo.cli.output.stdout import Output, claim_file, format_metrics, show_log, table
+from zoo.cli.start_up import uncollected
 from zoo.engine.runtime.launch_env import rank
 from zoo.errors import OptionError
 from zoo.util.extras import require_extra
 from zoo.util.numbers import score_text, without_nan
-from zoo.util.start_up import uncollected
 
 if TYPE_CHECKING:
     from zoo.engine.inference.evaluation import Evaluation

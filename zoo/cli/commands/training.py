@@ -18,13 +18,13 @@ from zoo.cli.launch import launch_ranks
 from zoo.cli.output.rank_errors import errors_once
 from zoo.cli.output.stdout import Output, deferred_log, format_metrics, format_parameters, metrics_line, show_log, table
 from zoo.cli.output.wording import as_typed
+from zoo.cli.start_up import uncollected
 from zoo.engine.runtime.launch_env import launched, rank
 from zoo.engine.runtime.progress import in_time_units
 from zoo.engine.runtime.signals import ending_early
 from zoo.errors import OptionError
 from zoo.transfer.names import METHODS
 from zoo.util.numbers import score_text
-from zoo.util.start_up import uncollected
 from zoo.util.units import in_units
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from zoo.cli.launch import launch_ranks
 from zoo.cli.output.prediction_rows import more_names, predict_lines, predicted_rows, prediction_cells, table_cells
 from zoo.cli.output.rank_errors import errors_once
 from zoo.cli.output.stdout import Output, claim_file, table
+from zoo.cli.start_up import uncollected
 from zoo.engine.runtime.launch_env import launched, rank
 from zoo.errors import OptionError, count, examples
-from zoo.util.start_up import uncollected
 
 if TYPE_CHECKING:
     from zoo.models.task_model import TaskModel

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from zoo.engine.runtime.scratch import KEEP_NOTHING, is_scratch
 from zoo.errors import InterruptedRunError
-from zoo.util.scratch import KEEP_NOTHING, is_scratch
 
 # Schedulers send SIGUSR1 some minutes before they end a job, a closed terminal sends SIGHUP.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name))

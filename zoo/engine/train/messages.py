@@ -8,7 +8,7 @@ from zoo.data.texts.encode import number_of_samples
 from zoo.engine.loading.sources import corrupt_files
 from zoo.engine.objective.objective import Objective
 from zoo.engine.rundir.run_context import RunContext
-from zoo.util.scratch import KEEP_NOTHING, is_scratch
+from zoo.engine.runtime.scratch import KEEP_NOTHING, is_scratch
 
 SKIPPED = "on_corrupt='skip' (--set on_corrupt=skip) leaves out a few such samples, and zoo data check lists them all"
 

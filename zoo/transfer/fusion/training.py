@@ -19,6 +19,7 @@ from zoo.engine.inference.predict import predict_outputs
 from zoo.engine.options.model_selection import Best
 from zoo.engine.options.recipe import Recipe
 from zoo.engine.rundir.run_folder import Run, write_run
+from zoo.engine.runtime.scratch import scratch_folder
 from zoo.engine.solved.solved_head import SolvedHead
 from zoo.engine.train.finalize import kept_before_tuning
 from zoo.engine.train.train_state import values_of
@@ -32,7 +33,6 @@ from zoo.transfer.fusion.options import recipe_for
 from zoo.transfer.fusion.parts import Parts
 from zoo.transfer.fusion.solved import Block, Features, HeadData, joined, part_scores, score, solve_head, some_rows, with_dropped
 from zoo.util.numbers import score_text
-from zoo.util.scratch import scratch_folder
 
 log = logging.getLogger("zoo")
 Array = npt.NDArray[Any]

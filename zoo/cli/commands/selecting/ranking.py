@@ -13,10 +13,10 @@ from zoo.cli.commands.listing import number
 from zoo.cli.commands.training import DATA, add_arguments, add_option_flags, train
 from zoo.cli.output.stdout import Output, format_parameters, show_log, table
 from zoo.cli.output.terminal import fitted_table
+from zoo.cli.start_up import uncollected
 from zoo.engine.runtime.progress import in_time_units
 from zoo.errors import OptionError, count
 from zoo.util.numbers import interval_text, score_text
-from zoo.util.start_up import uncollected
 from zoo.util.units import in_units
 
 if TYPE_CHECKING:
