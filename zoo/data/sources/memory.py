@@ -14,6 +14,7 @@ from zoo.data.images.decode import check_range
 from zoo.data.label_cells import indicators, labels_of_columns, named
 from zoo.data.raw import Raw, ReadOptions, join
 from zoo.data.sources.input_checks import refuse_nul, refuse_swapped, refuse_unordered
+from zoo.data.sources.other_libraries import remedy_of_items
 from zoo.data.sources.tables.columns import find_columns, usual_columns
 from zoo.data.sources.tables.frames import raw_of
 from zoo.data.sources.torch_items import Items
@@ -116,8 +117,7 @@ def read_texts(inputs: Any, labels: Any, options: ReadOptions, source: str = "th
         named = examples([f"row {row} ({reason})" for row, reason in refused.items()])
         kind = "a text or a list of words" if of_words else "a text or a pair of texts"
         hint = skip_hint(options.keep_unreadable)
-        dicts = all(isinstance(item, Mapping) for item in inputs)
-        remedy = "pandas.DataFrame(data) makes a table of dicts" if dicts else "remove them"
+        remedy = remedy_of_items(inputs) if all(isinstance(item, Mapping) for item in inputs) else "remove them"
         raise DataError(f"{source}: {count(len(refused), 'input')} of {len(items)} cannot be read as {kind}: {named}; {remedy}{hint}")
     if options.labelled is not False and not of_words:
         refuse_mixed(items, source)
