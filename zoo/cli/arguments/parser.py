@@ -98,7 +98,7 @@ def _plain(message: str) -> str:
         choices = [choice.strip("' ") for choice in found[3].split(",")]
         if len(choices) == 1 and not found[1].startswith("-"):  # a word that stands before the data, as in zoo data check DATA
             near = did_you_mean(found[2], choices)
-            return f"it is {found[2]!r}{near}" if near else f"the word {choices[0]!r} is missing before {found[2]!r}"
+            return f"there is no word {found[2]!r} here{near}" if near else f"the word {choices[0]!r} is missing before {found[2]!r}"
         return f"argument {found[1]}: it is {found[2]!r}{did_you_mean(found[2], choices)}; it can be: {', '.join(choices)}"
     return message
 
