@@ -96,9 +96,10 @@ def calibrate(
         raise OptionError(f"calibration is for tasks with one answer per sample; the task is {task.name}")
     opening: dict[str, Any] = {"split": split, "columns": columns, "label_columns": label_columns, "uncertain": uncertain, "root": root}
     opening |= {"drop_other_classes": drop_other_classes, "keep_unreadable": chosen.skip, "default_split": "valid"}
-    table = open_data(
-        data, labelled=True, task=model.task, classes=model.labels, reads=reads(model), channels=channels_of(model), **opening
-    )
+    with chosen.naming_skip(opening=True):
+        table = open_data(
+            data, labelled=True, task=model.task, classes=model.labels, reads=reads(model), channels=channels_of(model), **opening
+        )
     check_targets(model, table)
     inputs_in_use(model, table, chosen)
     log_splits(table, split, "calibrate the model")

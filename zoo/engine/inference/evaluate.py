@@ -118,9 +118,10 @@ def evaluate(
     opening |= {"drop_other_classes": drop_other_classes, "keep_unreadable": options.skip, "default_split": "test"}
     with joined(device, TIMEOUT) if share else nullcontext(Ranks()) as ranks:
         with ranks.together():
-            table = open_data(
-                data, labelled=True, task=model.task, classes=model.labels, reads=reads(model), channels=channels_of(model), **opening
-            )
+            with options.naming_skip(opening=True):
+                table = open_data(
+                    data, labelled=True, task=model.task, classes=model.labels, reads=reads(model), channels=channels_of(model), **opening
+                )
             check_targets(model, table)
             log_splits(table, split, "are measured")
             inputs_in_use(model, table, options)

@@ -6,7 +6,6 @@ import inspect
 import logging
 import os
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -121,10 +120,20 @@ def embed(model: TaskModel, inputs: Any, **options: Any) -> Array:
 
     Those of the windows of a long text are averaged.
     """
-    if isinstance(model.inputs, Text) and model.inputs.prompts and options.get("prompt_name") is None:
+    _warn_without_prompt(model, options.get("prompt_name"))
+    return predict_outputs(model, inputs, model.embed_batch, **options).values
+
+
+def embed_table(model: TaskModel, table: Table, **options: Any) -> Array:
+    """Return the pooled features ``(n, dim)`` of a table, for a caller that skips no inputs; options are those of ``InferenceOptions``."""
+    _warn_without_prompt(model, options.get("prompt_name"))
+    return run_whole(model, table, model.embed_batch, InferenceOptions(**options)).values
+
+
+def _warn_without_prompt(model: TaskModel, prompt_name: str | None) -> None:
+    if isinstance(model.inputs, Text) and model.inputs.prompts and prompt_name is None:
         known = examples([repr(name) for name in model.inputs.prompts])
         log.warning("%s was trained with prompts; prompt_name= puts one before each text: %s", model.spec.name, known)
-    return predict_outputs(model, inputs, model.embed_batch, **options).values
 
 
 def ood_score(model: TaskModel, inputs: Any, **options: Any) -> Array:
@@ -148,7 +157,6 @@ def predict_outputs(
     split: str | None = None,
     columns: Mapping[str, str] = _NONE,
     root: str | os.PathLike[str] | None = None,
-    skippable: bool = True,
     **options: Any,
 ) -> AllOutputs:
     """Return the outputs of a function of a model for each input, with the errors of those that were skipped.
@@ -160,12 +168,12 @@ def predict_outputs(
         split: As for ``predict_proba``.
         columns: As for ``predict_proba``.
         root: As for ``predict_proba``.
-        skippable: Whether the caller takes ``on_error="skip"``, which an error of an input then names.
-        **options: Fields of ``InferenceOptions``.
+        **options: Fields of ``InferenceOptions``; errors of inputs propose ``on_error="skip"``.
     """
     chosen = InferenceOptions(**options)
-    table = opened(model, inputs, chosen, split=split, columns=columns, root=root, skippable=skippable)
-    with chosen.naming_skip() if skippable else nullcontext():
+    with chosen.naming_skip(opening=True):
+        table = opened(model, inputs, chosen, split=split, columns=columns, root=root)
+    with chosen.naming_skip():
         return run_whole(model, table, forward, chosen)
 
 
@@ -177,7 +185,6 @@ def opened(
     split: str | None = None,
     columns: Mapping[str, str] = _NONE,
     root: str | os.PathLike[str] | None = None,
-    skippable: bool = True,
 ) -> Table:
     """Open the inputs of a prediction; arguments as for ``predict_outputs``.
 
@@ -188,7 +195,7 @@ def opened(
     channels = channels_of(model)
     source = inputs if isinstance(model.inputs, Text) else _as_list(inputs, model.spec.modality, channels)
     opening: dict[str, Any] = {"task": model.task, "split": split, "columns": columns, "root": root, "channels": channels}
-    opening |= {"reads": reads(model), "keep_unreadable": options.skip if skippable else None, "default_split": "test"}
+    opening |= {"reads": reads(model), "keep_unreadable": options.skip, "default_split": "test"}
     table = open_data(source, labelled=False, **opening)
     inputs_in_use(model, table, options)
     prompted(model, table, options.prompt_name)

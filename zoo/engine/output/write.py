@@ -118,7 +118,7 @@ def write_results(
         raise OptionError("sets, ood and top are for predictions, not for features")
     decoder = decoder_of(model, thresholds, sets=sets, ood=ood, top=top, predicts=what == "predictions")
     with joined(chosen.device, TIMEOUT) as ranks, stop_signals() as stop:
-        with ranks.together():
+        with ranks.together(), chosen.naming_skip(opening=True):
             table = opened(model, inputs, chosen, split=split, columns=columns, root=root)
         check_same_inputs(ranks, table)
         record, done = dict[str, Any](), None
