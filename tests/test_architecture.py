@@ -124,7 +124,7 @@ DOORS = {
     ("zoo.models.task_model", "zoo.engine.output.write"): "TaskModel.predict_to_file, embed_to_file",
     ("zoo.models.task_model", "zoo.engine.inference.predict"): "TaskModel.predict, predict_proba, embed",
 }
-MOST_FILES, NARROW = 13, ("engine", "models", "select", "transfer")  # of a room in these, at any depth
+MOST_FILES, NARROW = 13, ("engine", "models", "select", "transfer", "util")  # of a room in these, at any depth
 LIGHT = {"zoo", "zoo.cli", *(place for place, floor in FLOORS.items() if floor < 3)}  # no torch at the top of these
 HEAVY = {
     "accelerate",
@@ -283,10 +283,19 @@ def strong_components(graph: dict[str, set[str]]) -> list[set[str]]:
     return found
 
 
-def test_no_room_of_the_engine_the_models_the_choices_and_the_methods_is_overfull() -> None:
+def test_no_room_with_a_bound_is_overfull() -> None:
     sizes = Counter(file.parent.relative_to(ROOT).as_posix() for name in NARROW for file in (ROOT / "zoo" / name).rglob("*.py"))
     assert len(sizes) > 35, "the rooms were not found"
     assert max(sizes.values()) <= MOST_FILES, f"find a seam in the largest of {sizes}"
+
+
+def test_a_utility_is_used_by_several_rooms() -> None:
+    users: dict[str, set[str]] = {name: set() for name in sources() if name.startswith("zoo.util.")}
+    for found in internal():
+        if found.target in users and room(found.module) != "zoo.util":
+            users[found.target].add(room(found.module))
+    single = sorted(name for name, rooms in users.items() if len(rooms) < 2)
+    assert not single, f"move these to the room that uses them: {single}"
 
 
 # State that a module keeps for the whole process, and why it is no cache of ``zoo.util.process_caches``; see docs/decisions.

@@ -34,10 +34,10 @@ from zoo.select.crossval.fold_runs import FoldRuns
 from zoo.select.crossval.picture import draw_folds
 from zoo.select.crossval.predictions import metrics_of_all, write_predictions
 from zoo.select.crossval.result import RECORD, CrossValidation, check_same, content_of, folds_in, read_record, read_result
+from zoo.select.log_once import each_message_once
 from zoo.tasks.find import find_task
 from zoo.trust.metric_table import METRICS, find_metrics
 from zoo.util.atomic_write import write_json
-from zoo.util.log_once import each_message_once
 
 log = logging.getLogger("zoo")
 

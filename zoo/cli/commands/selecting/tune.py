@@ -20,13 +20,13 @@ from zoo.cli.commands.training import RECIPES, VALID, add_run_arguments, find_de
 from zoo.cli.launch import PARENT, POLL_SECONDS, STOPPED, follow_launcher, signal_name
 from zoo.cli.output.stdout import Output, show_log, table
 from zoo.cli.output.wording import as_typed
+from zoo.engine.runtime.cores import usable_cores
 from zoo.engine.runtime.progress import in_time_units
 from zoo.engine.runtime.signals import StopFlag, ending_early
 from zoo.errors import OptionError, check_together, examples, fault_list, fault_message
+from zoo.select.log_once import each_message_once
 from zoo.select.tuning_search.pruners import PRUNERS
-from zoo.util.cores import usable_cores
 from zoo.util.extras import require_extra
-from zoo.util.log_once import each_message_once
 from zoo.util.numbers import score_text
 
 if TYPE_CHECKING:
