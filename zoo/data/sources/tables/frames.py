@@ -87,7 +87,8 @@ def read_frame(
     try:
         raw = raw_of(values, chosen, options, source, base=base)
     except DataError as error:
-        raise DataError(f"{error}{doubt}") from error
+        error.args = (f"{error}{doubt}",)
+        raise
     return replace(raw, classes=classes) if classes else raw
 
 
