@@ -232,7 +232,7 @@ def find_declared(name: str, settings: dict[str, Any]) -> Backbone:
 
     Raises for unknown names of backbones and heads before torch is imported and processes are started.
     """
-    from zoo.models.backbone import find_backbone
+    from zoo.models.find import find_backbone
     from zoo.registry.registry import default_registry
 
     if settings["head"]:

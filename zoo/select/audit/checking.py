@@ -15,7 +15,8 @@ from zoo.engine.inference.inference_options import InferenceOptions
 from zoo.engine.runtime.progress import Progress
 from zoo.engine.runtime.signals import StopFlag
 from zoo.errors import MissingExtraError
-from zoo.models.backbone import Backbone, get
+from zoo.models.backbone import Backbone
+from zoo.models.find import get
 from zoo.models.task_model import TaskModel
 from zoo.select.audit.findings.classes import class_faults, majority
 from zoo.select.audit.findings.drift import drift

@@ -20,7 +20,8 @@ from zoo.engine.inference.inference_options import InferenceOptions
 from zoo.engine.inference.predict import embed_table
 from zoo.engine.loading.sources import image_channels
 from zoo.errors import DataError, OptionError, check_options, checked_arguments, count, examples
-from zoo.models.backbone import Backbone, find_backbone
+from zoo.models.backbone import Backbone
+from zoo.models.find import find_backbone
 from zoo.models.task_model import TaskModel
 from zoo.saved.load import load_with_update
 from zoo.tasks.labels.names import OTHER_CLASSES
