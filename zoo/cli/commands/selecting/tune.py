@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.cli.arguments.parser import Commands
 from zoo.cli.commands.selecting.slurm import slurm_settings, slurm_workers
-from zoo.cli.commands.training import RECIPES, VALID, add_run_arguments, find_declared, job_of, read_settings
+from zoo.cli.commands.training import RECIPES, VALID, add_run_arguments, read_settings
+from zoo.cli.job import find_declared, job_of
 from zoo.cli.launch import PARENT, POLL_SECONDS, STOPPED, follow_launcher, signal_name
 from zoo.cli.output.stdout import Output, show_log, table
 from zoo.cli.output.wording import as_typed
