@@ -12,15 +12,13 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from zoo.data.images.bands import PICTURE_CHANNELS
-from zoo.data.open import open_data
 from zoo.data.table import Table
 from zoo.declare import Text
 from zoo.engine.inference.all_outputs import AllOutputs, run_whole
 from zoo.engine.inference.decoding.decoder import decoder_of
 from zoo.engine.inference.evaluate import evaluate
-from zoo.engine.inference.inference_options import InferenceOptions, inputs_in_use, prompted
-from zoo.engine.loading.sources import channels_of, reads
+from zoo.engine.inference.inference_options import InferenceOptions
+from zoo.engine.inference.opening import open_inputs
 from zoo.engine.loading.stream import Function
 from zoo.errors import OptionError, check_options, examples
 from zoo.models.task_model import TaskModel
@@ -171,49 +169,6 @@ def predict_outputs(
         **options: Fields of ``InferenceOptions``; errors of inputs propose ``on_error="skip"``.
     """
     chosen = InferenceOptions(**options)
-    with chosen.naming_skip(opening=True):
-        table = opened(model, inputs, chosen, split=split, columns=columns, root=root)
+    table = open_inputs(model, inputs, chosen, split=split, columns=columns, root=root)
     with chosen.naming_skip():
         return run_whole(model, table, forward, chosen)
-
-
-def opened(
-    model: TaskModel,
-    inputs: Any,
-    options: InferenceOptions,
-    *,
-    split: str | None = None,
-    columns: Mapping[str, str] = _NONE,
-    root: str | os.PathLike[str] | None = None,
-) -> Table:
-    """Open the inputs of a prediction; arguments as for ``predict_outputs``.
-
-    Raises:
-        DataError: If there are none, or files do not exist, unless they are skipped.
-        OptionError: If an option is not for such inputs.
-    """
-    channels = channels_of(model)
-    source = inputs if isinstance(model.inputs, Text) else _as_list(inputs, model.spec.modality, channels)
-    opening: dict[str, Any] = {"task": model.task, "split": split, "columns": columns, "root": root, "channels": channels}
-    opening |= {"reads": reads(model), "keep_unreadable": options.skip, "default_split": "test"}
-    table = open_data(source, labelled=False, **opening)
-    inputs_in_use(model, table, options)
-    prompted(model, table, options.prompt_name)
-    return table
-
-
-def _as_list(inputs: Any, kind: str, channels: int) -> Any:
-    """Return one image or volume as a list of one."""
-    if kind == "volume":
-        return [inputs] if getattr(inputs, "ndim", 0) == 3 else inputs
-    if type(inputs).__module__.startswith("PIL."):
-        return [inputs]
-    # A model of bands takes no grey images, of which an array of three axes could be a stack.
-    single = getattr(inputs, "ndim", 0) == 2 or (
-        getattr(inputs, "ndim", 0) == 3
-        and (hasattr(inputs, "numpy") or channels not in PICTURE_CHANNELS or inputs.shape[-1] in (1, 3, 4, channels))
-    )
-    if not single and getattr(inputs, "ndim", 0) == 3 and len(inputs) == channels == 3:
-        line = "an array of shape %s is read as 3 grey images; one image whose channels come first is given as X.transpose(1, 2, 0)"
-        log.warning(line, tuple(inputs.shape))
-    return [inputs] if single and not hasattr(inputs, "columns") else inputs
