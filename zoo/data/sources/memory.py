@@ -17,7 +17,7 @@ from zoo.data.sources.input_checks import refuse_nul, refuse_swapped, refuse_uno
 from zoo.data.sources.other_libraries import remedy_of_items
 from zoo.data.sources.tables.columns import find_columns, usual_columns
 from zoo.data.sources.tables.frames import raw_of
-from zoo.data.sources.torch_items import Items
+from zoo.data.sources.torch_data.items import Items
 from zoo.data.texts.text_inputs import refuse_mixed, text_item
 from zoo.data.unreadable_input import UnreadableInputsError, unreadable
 from zoo.errors import DataError, count, examples
