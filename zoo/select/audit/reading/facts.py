@@ -16,8 +16,8 @@ import numpy as np
 import PIL.Image
 
 from zoo.data.images.decode import decode
-from zoo.data.images.dicom import WindowLevel
-from zoo.data.images.volumes import read_volume
+from zoo.data.images.scans.dicom import WindowLevel
+from zoo.data.images.scans.volumes import read_volume
 from zoo.data.table import PIXELS, Array, Table
 from zoo.data.unreadable_input import Unreadable
 from zoo.engine.runtime.cores import usable_cores
