@@ -124,7 +124,8 @@ DOORS = {
     ("zoo.models.task_model", "zoo.engine.output.write"): "TaskModel.predict_to_file, embed_to_file",
     ("zoo.models.task_model", "zoo.engine.inference.predict"): "TaskModel.predict, predict_proba, embed",
 }
-MOST_FILES, NARROW = 13, ("engine", "models", "select", "transfer", "util")  # of a room in these, at any depth
+MOST_FILES = 13  # of a room, at any depth
+LARGER = {"zoo/cli/commands": "a module per group of commands", "zoo/tuning": "a module per technique"}
 LIGHT = {"zoo", "zoo.cli", *(place for place, floor in FLOORS.items() if floor < 3)}  # no torch at the top of these
 HEAVY = {
     "accelerate",
@@ -283,10 +284,12 @@ def strong_components(graph: dict[str, set[str]]) -> list[set[str]]:
     return found
 
 
-def test_no_room_with_a_bound_is_overfull() -> None:
-    sizes = Counter(file.parent.relative_to(ROOT).as_posix() for name in NARROW for file in (ROOT / "zoo" / name).rglob("*.py"))
-    assert len(sizes) > 35, "the rooms were not found"
-    assert max(sizes.values()) <= MOST_FILES, f"find a seam in the largest of {sizes}"
+def test_no_room_is_overfull() -> None:
+    sizes = Counter(file.parent.relative_to(ROOT).as_posix() for file in (ROOT / "zoo").rglob("*.py"))
+    assert len(sizes) > 60, "the rooms were not found"
+    full = {room for room, size in sizes.items() if size > MOST_FILES}
+    assert not full - set(LARGER), f"find a seam in these, which have more than {MOST_FILES} files: {sorted(full - set(LARGER))}"
+    assert not set(LARGER) - full, f"drop these from LARGER: {sorted(set(LARGER) - full)}"
 
 
 def test_a_utility_is_used_by_several_rooms() -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from zoo.data.duplicates import memory_key
 from zoo.data.seeded_generators import seeded_generators
+from zoo.data.splits.duplicates import memory_key
 from zoo.data.table import Table, spread_rows
 
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.duplicates import warn_of_contradictions
-from zoo.data.leaks import check_leak
 from zoo.data.raw import Raw, ReadOptions, join
 from zoo.data.several import read_labelled
 from zoo.data.sources.array_files import in_memory
 from zoo.data.sources.cells import is_unlabelled
-from zoo.data.split import check_trainable, choose_rows, hold_out
+from zoo.data.splits.duplicates import warn_of_contradictions
+from zoo.data.splits.leaks import check_leak
+from zoo.data.splits.train_valid import check_trainable, choose_rows, hold_out
 from zoo.data.table import Table, rows_of_split, split_word
 from zoo.errors import OptionError
 from zoo.tasks.find import find_task

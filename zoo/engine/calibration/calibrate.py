@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.duplicates import samples_digest
+from zoo.data.splits.duplicates import samples_digest
 from zoo.data.table import Table
 from zoo.engine.inference.all_outputs import run_whole
 from zoo.engine.inference.inference_options import InferenceOptions

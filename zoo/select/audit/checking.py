@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.duplicates import equal_numbers, equal_rows
-from zoo.data.folds import with_equal_in_groups
+from zoo.data.splits.duplicates import equal_numbers, equal_rows
+from zoo.data.splits.folds import with_equal_in_groups
 from zoo.data.table import PIXELS, Array, Table, names_of
 from zoo.engine.inference.inference_options import InferenceOptions
 from zoo.engine.runtime.progress import Progress

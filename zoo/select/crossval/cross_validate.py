@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from zoo.data.folds import FOLDS, Fold, check_numbers, cross_validation_folds, digest_of, division_name
+from zoo.data.splits.folds import FOLDS, Fold, check_numbers, cross_validation_folds, digest_of, division_name
 from zoo.data.table import Table, split_word
 from zoo.engine.cache.feature_memo import content_summary
 from zoo.engine.loading.sources import check_tables, inputs_in_use, open_for_fit

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from zoo.data.folds import Fold
+from zoo.data.splits.folds import Fold
 from zoo.data.table import Table
 from zoo.engine.inference.decoding.decoder import Decoder
 from zoo.engine.inference.decoding.result_columns import Column, Columns, result_columns

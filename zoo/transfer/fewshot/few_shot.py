@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from zoo.data.leaks import check_leak
 from zoo.data.open import open_data
 from zoo.data.sources.read import kind_of
+from zoo.data.splits.leaks import check_leak
 from zoo.data.table import Table, names_of
 from zoo.engine.inference.inference_options import InferenceOptions
 from zoo.engine.inference.predict import embed_table

@@ -54,7 +54,7 @@ def cross_validate(options: argparse.Namespace, out: Output) -> None:
     Raises:
         OptionError: If an option contradicts several folds.
     """
-    from zoo.data.folds import check_numbers
+    from zoo.data.splits.folds import check_numbers
 
     settings, *_ = check_together(
         "this cross-validation cannot run:",
