@@ -25,7 +25,7 @@ from PIL import Image
 
 from zoo.data.table import Table
 from zoo.engine.inference.inference_options import InferenceOptions
-from zoo.models.backbone import get
+from zoo.models.find import get
 from zoo.select.audit.findings.label_noise import suspects
 from zoo.select.audit.findings.near import (
     ALIKE,

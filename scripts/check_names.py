@@ -13,8 +13,8 @@ from collections.abc import Iterator
 
 import zoo
 from zoo.declare import BackboneSpec
-from zoo.models.backbone import find_backbone
 from zoo.models.construct.build import on_meta
+from zoo.models.find import find_backbone
 from zoo.models.layers import bind
 from zoo.plugins.loader import load_function
 

@@ -35,7 +35,7 @@ def made(text: str) -> str:
 
 def inference_table() -> str:
     """Return the options of ``evaluate``, ``predict``, ``predict_proba`` and ``embed`` as a table in Markdown."""
-    all_functions = {*keywords(predict_outputs), *keywords(InferenceOptions)} - {"skippable"}  # for callers inside zoo
+    all_functions = {*keywords(predict_outputs), *keywords(InferenceOptions)}
     takes = {"evaluate": keywords(evaluate), "predict": all_functions | set(keywords(predict)), "predict_proba": all_functions}
     meanings = arguments(inspect.getdoc(predict) or "") | arguments(inspect.getdoc(evaluate) or "") | {"prompt_name": PROMPT}
     lines = ["| option | `evaluate` | `predict` | `predict_proba`, `embed` | meaning |", "|---|---|---|---|---|"]
@@ -77,7 +77,7 @@ def _batch_norm(recipe: Recipe) -> str:
     """Return what becomes of the statistics of BatchNorm."""
     if all(phase.frozen == "all" for phase in recipe.phases):
         return "frozen"
-    return "held" if recipe.freeze_bn else "moves"
+    return "fixed statistics" if recipe.freeze_bn else "updated"
 
 
 def keywords(function: Callable[..., Any]) -> list[str]:

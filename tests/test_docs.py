@@ -146,7 +146,7 @@ def run_zoo(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, 
 @pytest.fixture
 def families_as_before() -> Iterator[None]:
     """An example registers a family of models, for its process."""
-    families = pytest.importorskip("zoo_hf.families").FAMILIES
+    families = pytest.importorskip("zoo_hf.declared_families").FAMILIES
     before = dict(families)
     yield
     families.clear()

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import zoo
-from zoo.data.folds import cross_validation_folds
+from zoo.data.splits.folds import cross_validation_folds
 from zoo.engine.options.resolve import resolve
 from zoo.errors import DataError, OptionError, UnknownGroupError, checked_arguments
 

@@ -25,7 +25,7 @@ from zoo.data.sources import read as reading
 from zoo.engine.distributed import rendezvous
 from zoo.engine.options import resolve as configuration
 from zoo.engine.options.recipes import default_recipe
-from zoo.models import backbone
+from zoo.models import find
 from zoo.plugins import loader
 from zoo.registry.registry import Registry, use_registry
 from zoo.saved import config
@@ -38,7 +38,7 @@ STEPS: dict[str, Any] = {
     "source read": reading.read,
     "processes joined": rendezvous.join_processes,
     "plugins found": loader.find_plugins,
-    "backbone found": backbone.find_backbone,
+    "backbone found": find.find_backbone,
     "name resolved": Registry.resolve,
     "saved model read": config.read_config,
 }

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from zoo.hookspecs import API_VERSION as API_VERSION
     from zoo.hookspecs import hookimpl as hookimpl
     from zoo.models.backbone import Backbone as Backbone
-    from zoo.models.backbone import get as get
     from zoo.models.ensemble import Ensemble as Ensemble
+    from zoo.models.find import get as get
     from zoo.models.layers import LayerGroup as LayerGroup
     from zoo.models.layers import LayerGroups as LayerGroups
     from zoo.models.layers import bind as bind
@@ -86,7 +86,7 @@ _LAZY = {
     "did_you_mean": "zoo.errors",
     "fetch": "zoo.weights.hub",
     "find_task": "zoo.tasks.find",
-    "get": "zoo.models.backbone",
+    "get": "zoo.models.find",
     "hookimpl": "zoo.hookspecs",
     "list_backbones": "zoo.registry.registry",
     "load": "zoo.saved.load",

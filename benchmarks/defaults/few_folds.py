@@ -26,7 +26,7 @@ from matrix import PLACES, SETS, Samples
 from probe import adapted, kept  # also finds the modules of benchmarks/ and sets the environment
 from side_by_side import needed
 
-from zoo.data.folds import folds_of
+from zoo.data.splits.folds import folds_of
 from zoo.data.table import Table
 from zoo.engine.options.recipes import FEW_SHARE
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.model_selection import GroupKFold, KFold, LeaveOneGroupOut, RepeatedStratifiedKFold, ShuffleSplit, StratifiedKFold
 
-from zoo.data.folds import cross_validation_folds, digest_of, division_name
+from zoo.data.splits.folds import cross_validation_folds, digest_of, division_name
 from zoo.data.table import Table
 from zoo.errors import DataError, LeakError, OptionError
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from zoo.data.images.decode import decode
-from zoo.data.images.dicom import read_dicom
+from zoo.data.images.scans.dicom import read_dicom
 from zoo.data.images.transforms import eval_transform
 from zoo.declare import Image
 from zoo.errors import CorruptInputError, MissingExtraError

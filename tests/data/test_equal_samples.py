@@ -15,9 +15,9 @@ import torch
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 from tests.data.make import image
-from zoo.data.duplicates import content_keys
-from zoo.data.folds import cross_validation_folds
 from zoo.data.open import open_data, open_train_valid
+from zoo.data.splits.duplicates import content_keys
+from zoo.data.splits.folds import cross_validation_folds
 
 LABELS = [row % 2 for row in range(40)]
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from zoo.data.folds import folds_of
+from zoo.data.splits.folds import folds_of
 from zoo.data.table import Table
 
 

@@ -276,9 +276,12 @@ def test_lengths_of_datasets_are_checked() -> None:
 
 @pytest.mark.parametrize("blank", ["N/A", "unknown", "-", "None", "null", "?", "-1"])
 def test_words_for_a_missing_label_are_told_with_their_number(blank: str, caplog: pytest.LogCaptureFixture) -> None:
+    told = f"1 class is written like a missing label, and counts as a class: {blank!r} (4)"
     read(["cat", "dog", blank] * 4, "single-label")
-    assert f"1 class is written like a missing label, and counts as a class: {blank!r} (4)" in caplog.text
-    assert "--drop-other-classes" in caplog.text
+    assert (told in caplog.text, "--drop-other-classes" in caplog.text) == (True, False)
+    caplog.clear()
+    open_train_valid(([PICTURES[row % 8] for row in range(12)], ["cat", "dog", blank] * 4), False)
+    assert (told in caplog.text, "--drop-other-classes" in caplog.text) == (True, True)
     caplog.clear()
     read(["cat", "dog", blank] * 4, "single-label", classes=["cat", "dog", blank])
     read([-1, 0, 1] * 4, "single-label")

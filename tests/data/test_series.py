@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.data.test_dicom import made
-from zoo.data.images.volumes import read_volume
+from zoo.data.images.scans.volumes import read_volume
 from zoo.errors import CorruptInputError
 
 nibabel = pytest.importorskip("nibabel")

@@ -11,7 +11,7 @@ import pytest
 
 from tests.data.make import folder
 from zoo.data.open import open_data, open_train_valid
-from zoo.data.split import hold_out, normal_group
+from zoo.data.splits.train_valid import hold_out, normal_group
 from zoo.data.table import Table
 from zoo.errors import DataError, OptionError
 

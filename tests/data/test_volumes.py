@@ -14,8 +14,8 @@ import torch
 
 from zoo.data.images.augment import Augment
 from zoo.data.images.decode import decode
-from zoo.data.images.nifti import load_array, read_nifti
-from zoo.data.images.volumes import read_volume, volume_transform
+from zoo.data.images.scans.nifti import load_array, read_nifti
+from zoo.data.images.scans.volumes import read_volume, volume_transform
 from zoo.declare import Volume
 from zoo.errors import CorruptInputError, DataError, DeclarationError, MissingExtraError
 

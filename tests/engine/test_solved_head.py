@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests.engine.tiny import difference, images, model, timeless, values
-from zoo.data.folds import folds_of
+from zoo.data.splits.folds import folds_of
 from zoo.data.table import Table
 from zoo.engine.options.recipe import Phase, Recipe
 from zoo.engine.options.resolve import resolve

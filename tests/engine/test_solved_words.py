@@ -18,8 +18,8 @@ from sklearn.preprocessing import StandardScaler
 import zoo
 from tests.engine.tiny import SAVED, count_samples, difference, values
 from tests.toy_text import ToyTextPlugin
-from zoo.data.folds import folds_of
 from zoo.data.open import open_data
+from zoo.data.splits.folds import folds_of
 from zoo.data.texts.encode import TextWindow
 from zoo.data.texts.token_ids import TextSamples, fit_lengths
 from zoo.engine.cache.labelled_words import word_features, word_table

@@ -143,11 +143,11 @@ CASES: dict[str, Case] = {
     "source-free": Case(lambda: SourceFree(), trained_before),
     "fixmatch": Case(lambda: FixMatch(TARGET, threshold=0.35, ratio=2, strength=0), options={"augment": "light"}),
     "flexmatch": Case(lambda: FlexMatch(UNLABELLED, threshold=0.35, strength=0)),
-    "simclr": Case(lambda: SimClr(projected=6), options={"augment": "light"}),
+    "simclr": Case(lambda: SimClr(projection_dim=6), options={"augment": "light"}),
     "dino": Case(lambda: Dino(local_views=2, prototypes=12, hidden=8, bottleneck=6), options={"augment": "light"}),
     "mae": Case(lambda: MaskedAutoencoder(decoder_width=32, decoder_depth=1), tokens, options={"optimizer": "sgd"}),
     # Adam would make steps of the rounding errors of gradients that are zero, those of the biases of keys.
-    "mlm": Case(lambda: MaskedLanguage(share=0.3), text, TEXTS, {"optimizer": "sgd"}),
+    "mlm": Case(lambda: MaskedLanguage(mask_ratio=0.3), text, TEXTS, {"optimizer": "sgd"}),
     "multi-task": Case(lambda: MultiTask(task_weights={"kind": 2}), two_tasks, TASKS, {"recipe": "layer-decay"}),
     "multi-task-uncertain": Case(lambda: MultiTask(weighting="uncertainty", sampling="temperature"), two_tasks, TASKS),
     "multi-task-in-turn": Case(lambda: MultiTask(sampling="round-robin"), two_tasks, TASKS),

@@ -198,7 +198,7 @@ def tiled(count: int) -> list[Any]:
 
 def reconstruction(pixels: list[Any], out: Path) -> float:
     options: dict[str, Any] = {"epochs": 4, "batch_size": 20, "lr": 2e-2, "augment": "none", "workers": 0, "quiet": True}
-    method = MaskedAutoencoder(hidden_share=0.5, decoder_width=32, decoder_depth=1)
+    method = MaskedAutoencoder(mask_ratio=0.5, decoder_width=32, decoder_depth=1)
     run = pretrain(zoo.get("toy/tokens", weights=False), pixels, method, out=out, **options).run
     return float(run.history[-1]["train_loss"])
 

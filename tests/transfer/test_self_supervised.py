@@ -60,10 +60,10 @@ def test_the_collapse_meter_is_zero_for_equal_features_and_highest_for_even_ones
 
 def test_options_out_of_range_are_refused_together() -> None:
     with pytest.raises(OptionError) as caught:
-        SimClr(temperature=0, projected=0, hidden=-1)
-    with pytest.raises(OptionError, match="share is 1"):
-        MaskedLanguage(share=1.0)
-    assert all(part in str(caught.value) for part in ("temperature is 0", "projected is 0", "hidden is -1"))
+        SimClr(temperature=0, projection_dim=0, hidden=-1)
+    with pytest.raises(OptionError, match="mask_ratio is 1"):
+        MaskedLanguage(mask_ratio=1.0)
+    assert all(part in str(caught.value) for part in ("temperature is 0", "projection_dim is 0", "hidden is -1"))
 
 
 def test_tokens_are_hidden_by_the_rule_of_bert() -> None:
@@ -162,8 +162,8 @@ def test_options_of_dino_and_mae_out_of_range_are_refused_together() -> None:
         Dino(local_views=-1, teacher_temperature=0, teacher_momentum=1.0)
     assert all(part in str(caught.value) for part in ("local_views is -1", "teacher_temperature is 0", "teacher_momentum is 1.0"))
     with pytest.raises(OptionError) as caught:
-        MaskedAutoencoder(hidden_share=1.0, decoder_width=33, decoder_depth=0)
-    assert all(part in str(caught.value) for part in ("hidden_share is 1.0", "decoder_width is 33", "decoder_depth is 0"))
+        MaskedAutoencoder(mask_ratio=1.0, decoder_width=33, decoder_depth=0)
+    assert all(part in str(caught.value) for part in ("mask_ratio is 1.0", "decoder_width is 33", "decoder_depth is 0"))
 
 
 @pytest.mark.parametrize(

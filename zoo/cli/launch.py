@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+from zoo.engine.runtime.cores import usable_cores
 from zoo.engine.runtime.launch_env import launched
 from zoo.engine.runtime.signals import exit_code, stop_signal_numbers
 from zoo.errors import OptionError
-from zoo.util.cores import usable_cores
 
 POLL_SECONDS = 0.1  # seconds between polls of the processes
 GRACE_SECONDS = 15.0  # seconds that the other ranks have to end by themselves after one has failed

@@ -149,7 +149,7 @@ def child(result: str, distribution: str, name: str, build: str, preload: str) -
 
 def _built(name: str, plugin: Plugin) -> dict[str, str]:
     """Build a backbone without its weights."""
-    from zoo.models.backbone import get
+    from zoo.models.find import get
     from zoo.plugins.loader import describe
     from zoo.registry.registry import Registry, use_registry
 

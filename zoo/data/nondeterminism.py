@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from zoo.data.duplicates import memory_key
+from zoo.data.seeded_generators import seeded_generators
+from zoo.data.splits.duplicates import memory_key
 from zoo.data.table import Table, spread_rows
-from zoo.util.seeded_generators import seeded_generators
 
 
 def is_nondeterministic(table: Table) -> bool:

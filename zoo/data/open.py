@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.duplicates import warn_of_contradictions
-from zoo.data.leaks import check_leak
 from zoo.data.raw import Raw, ReadOptions, join
 from zoo.data.several import read_labelled
 from zoo.data.sources.array_files import in_memory
 from zoo.data.sources.cells import is_unlabelled
-from zoo.data.split import check_trainable, choose_rows, hold_out
+from zoo.data.splits.duplicates import warn_of_contradictions
+from zoo.data.splits.leaks import check_leak
+from zoo.data.splits.train_valid import check_trainable, choose_rows, hold_out
 from zoo.data.table import Table, rows_of_split, split_word
 from zoo.errors import OptionError
 from zoo.tasks.find import find_task
@@ -40,13 +40,13 @@ def open_data(
     split: str | None = None,
     columns: Mapping[str, str | Sequence[str]] = _NONE,
     labelled: bool | None = None,
-    drop_other_classes: bool | None = False,
+    drop_other_classes: bool = False,
     reads: str = "image",
     label_columns: Sequence[str] = (),
     uncertain: str | None = None,
     root: str | os.PathLike[str] | None = None,
     channels: int = 3,
-    keep_unreadable: bool | None = None,
+    keep_unreadable: bool = False,
     skip_broken: bool = False,
     default_split: str | None = None,
 ) -> Table:
@@ -68,15 +68,13 @@ def open_data(
         split: Only this split; ``val``, ``valid`` and ``validation`` are the same.
         columns: Names of the columns of a table by role, such as ``{"file_name": "file", "group": "patient_id"}``.
         labelled: True requires labels, False ignores them (prediction), None takes them if the source has them.
-        drop_other_classes: Drop samples whose label is none of ``classes``, instead of raising; None where the caller has no such option,
-            which no line proposes then.
+        drop_other_classes: Drop samples whose label is none of ``classes``, instead of raising.
         reads: Kind of the inputs: ``image``, ``volume``, ``text`` or ``words``; see ``Table``.
         label_columns: Columns of a table that hold the labels, one per class, with 0 and 1, empty where unknown.
         uncertain: What a label of -1 counts as in a multi-label task: ``mask``, ``positive`` or ``negative``; None refuses it.
         root: Folder of the files that a table names, with or without suffix; None is that of the table.
         channels: Channels of the images that the model takes.
         keep_unreadable: Keep the rows of files that do not exist, of empty cells, and of texts that are none; see ``Unreadable``.
-            None where the caller has no such option, which errors else name.
         skip_broken: Keep the rows of items that a torch dataset cannot give, to be left out by ``zoo.data.unreadable.drop_corrupt``.
         default_split: Where ``split`` is None, the split that is read of one .npz file with several, if it has it.
 
@@ -99,7 +97,7 @@ def open_data(
     if split is not None:
         raw = raw.select(rows_of_split(raw.splits, split, raw.source))
     table = _table(raw, kind, classes, reads, uncertain)
-    warn_of_labels(table, found=classes is None, keeps=drop_other_classes is not None)
+    warn_of_labels(table, found=classes is None)
     return table
 
 
@@ -206,11 +204,7 @@ def open_train_valid(
         DataError: If a class has no sample in train, or there is one class only.
         LeakError: If a file or a group is on both sides.
     """
-    if valid is False:
-        more: dict[str, Any] = {"label_columns": label_columns, "uncertain": uncertain, "root": root}
-        more |= {"reads": reads, "channels": channels, "skip_broken": skip_broken}
-        table = open_data(train, task=task, classes=classes, columns=columns, labelled=True, drop_other_classes=drop_other_classes, **more)
-        return _checked(table), None
+    on_all, valid = valid is False, None if valid is False else valid
     if valid is not None and valid_split is not None:
         raise OptionError("give either a validation source or valid_split=, not both")
     kind = find_task(task)
@@ -219,13 +213,15 @@ def open_train_valid(
     raw, other = read_labelled(train, options, kind), None if valid is None else read_labelled(valid, options, kind)
     if drop_other_classes:
         raw, other = keep_classes(raw, classes, kind), other and keep_classes(other, classes, kind)
-    first, second = _sides(raw, other, valid_split)
+    first, second = (raw, None) if on_all else _sides(raw, other, valid_split)
     if second is None:
         table = _table(first, kind, classes, reads, uncertain)
-        warn_of_labels(table, found=classes is None)
+        warn_of_labels(table, found=classes is None, can_drop=True)
+        if on_all:
+            return _checked(table), None
         return _whole(table) if raw.splits is None and len(table) <= whole_up_to else _held_out(table, seed)
     tables = _tables(first, second, kind, classes, reads, uncertain)
-    warn_of_labels(tables[0], found=classes is None)
+    warn_of_labels(tables[0], found=classes is None, can_drop=True)
     warn_of_labels(tables[1], found=False)
     _checked(tables[0])
     leak = check_leak(*tables, allow=allow_leak)

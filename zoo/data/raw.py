@@ -32,7 +32,6 @@ class ReadOptions:
         root: Folder of the files that a table names, or None for that of the table.
         channels: Channels of the images that the model takes.
         keep_unreadable: Whether inputs that cannot be read keep their row: files that do not exist, empty cells, and texts that are none.
-            None where that cannot be chosen; where it is False, errors name the choice.
         skip_broken: Whether items of a torch dataset that cannot be read stay without a label of their own, to be left out.
         tasks: Names of several tasks; ``label_columns`` then has the column of each, with its labels in any form. Without them the
             label may also be in a column of such a name.
@@ -44,7 +43,7 @@ class ReadOptions:
     label_columns: Sequence[str] = ()
     root: str | os.PathLike[str] | None = None
     channels: int = 3
-    keep_unreadable: bool | None = None
+    keep_unreadable: bool = False
     skip_broken: bool = False
     tasks: tuple[str, ...] = ()
 

@@ -134,7 +134,7 @@ class Table:
             with a label for each; the targets are an array of int64 arrays).
         ready_made: Whether float tensors are inputs of the network as they are, see ``zoo.data.images.float_tensors``.
         origin: The table whose frozen features these rows share, see ``shared_origin``; None for a table of its own.
-        leak: Of validation data what they share with the training data, see ``zoo.data.leaks``; None for nothing.
+        leak: Of validation data what they share with the training data, see ``zoo.data.splits.leaks``; None for nothing.
         parts: The columns of each of several tasks; empty for one task.
         held_out: Of validation data whether zoo held them out of the training data.
     """

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from zoo.data.seeded_generators import seeded_generators
 from zoo.data.table import Table, spread_rows
-from zoo.util.seeded_generators import seeded_generators
 
 
 def sample_inputs(table: Table, *, only_if: Callable[[Any], bool] = lambda first: True) -> list[Any]:

@@ -16,8 +16,8 @@ import torch
 from zoo.data.dataset import Batch, Sample, Samples, not_finite
 from zoo.data.images.bands import PICTURE_CHANNELS, read_bands
 from zoo.data.images.decode import decode
-from zoo.data.images.dicom import WindowLevel
-from zoo.data.images.volumes import read_volume
+from zoo.data.images.scans.dicom import WindowLevel
+from zoo.data.images.scans.volumes import read_volume
 from zoo.data.table import PIXELS, Table
 from zoo.data.unreadable_input import Unreadable
 from zoo.errors import CorruptInputError, DataError, OptionError, ZooError, count, examples, fault_list, first_faults

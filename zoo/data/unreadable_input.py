@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from zoo.errors import DataError
+
 SKIPPED = "on_error='skip' (--on-error skip) leaves out what cannot be read"
 
 
@@ -27,10 +29,5 @@ def unreadable(inputs: Sequence[Any]) -> dict[int, str]:
     return {row: item.reason for row, item in enumerate(inputs) if isinstance(item, Unreadable)}
 
 
-def skip_hint(keep: bool | None) -> str:
-    """Return the end of a message of inputs that cannot be read; empty where they cannot be skipped.
-
-    Args:
-        keep: Whether such inputs keep their row; None where that cannot be chosen.
-    """
-    return f"; {SKIPPED}" if keep is False else ""
+class UnreadableInputsError(DataError):
+    """Inputs of a source that cannot be read, where they do not keep their rows as ``Unreadable``."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from zoo.declare.digest_forms import SHA256_DIGITS, is_hexadecimal, is_sha256
 from zoo.declare.faults import check
-from zoo.util.digest_forms import SHA256_DIGITS, is_hexadecimal, is_sha256
 
 # Names of weights: in a folder or a repository, the first of these that exists.
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -23,7 +24,25 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 MAX_PARAMETERS = 2**32  # of one layer of a head: 16 GiB as float32
 
 
-class LinearHead(nn.Module):
+class PooledHead(nn.Module):
+    """A head that pools features and maps one vector per sample to logits.
+
+    Attributes:
+        pool: The pooling.
+    """
+
+    pool: Pool
+
+    @abstractmethod
+    def logits(self, pooled: Tensor) -> Tensor:
+        """Map pooled features ``(batch, dim)`` to ``(batch, num_classes)``."""
+
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Map features of the declared layout to logits ``(batch, num_classes)``; ``mask`` as ``Pool`` takes it."""
+        return self.logits(self.pool(features, mask))
+
+
+class LinearHead(PooledHead):
     """Pooling, dropout and one linear layer.
 
     Args:
@@ -57,12 +76,8 @@ class LinearHead(nn.Module):
         scores: Tensor = self.linear(self.dropout(pooled))
         return scores
 
-    def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Map features of the declared layout to logits ``(batch, num_classes)``; ``mask`` as ``Pool`` takes it."""
-        return self.logits(self.pool(features, mask))
 
-
-class MLPHead(nn.Module):
+class MLPHead(PooledHead):
     """Pooling, a hidden layer with activation and dropout, and a linear layer, as usual in medical transfer learning.
 
     With ``hidden`` equal to the width of the features it is also the classification head of many text models: ``tanh`` for
@@ -116,10 +131,6 @@ class MLPHead(nn.Module):
         """Map pooled features ``(batch, dim)`` to ``(batch, num_classes)``."""
         scores: Tensor = self.linear(self.hidden_units(pooled))
         return scores
-
-    def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Map features of the declared layout to logits ``(batch, num_classes)``; ``mask`` as ``Pool`` takes it."""
-        return self.logits(self.pool(features, mask))
 
 
 class TokenHead(nn.Module):
@@ -188,7 +199,7 @@ def _check_options(**given: Any) -> None:
         raise OptionError(fault_message("the head cannot have these options:", faults))
 
 
-class OwnHead(nn.Module):
+class OwnHead(PooledHead):
     """The user's own module on pooled features.
 
     Args:
@@ -207,10 +218,6 @@ class OwnHead(nn.Module):
         """Map pooled features ``(batch, dim)`` to ``(batch, num_classes)``."""
         scores: Tensor = self.module(pooled)
         return scores
-
-    def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Map features of the declared layout to logits ``(batch, num_classes)``; ``mask`` as ``Pool`` takes it."""
-        return self.logits(self.pool(features, mask))
 
 
 def gives_features(head: nn.Module) -> bool:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from zoo.declare import BackboneSpec, Image, Text, Volume, Weights, from_fields
+from zoo.declare.digest_forms import COMMIT_DIGITS, SHA256_DIGITS, is_commit, is_sha256
 from zoo.errors import DeclarationError, RegistryFileError, count, did_you_mean, fault_list
 from zoo.util.atomic_write import config_folder
-from zoo.util.digest_forms import COMMIT_DIGITS, SHA256_DIGITS, is_commit, is_sha256
 from zoo.util.toml_files import read_toml
 
 _PINNED = (("revision", is_commit, COMMIT_DIGITS), ("sha256", is_sha256, SHA256_DIGITS))

@@ -110,7 +110,7 @@ def _fixed_input(model: TaskModel) -> Tensor | Mapping[str, Tensor]:
 
 def _prepared(inputs: Any) -> Tensor:
     if isinstance(inputs, Volume):
-        from zoo.data.images.volumes import volume_transform
+        from zoo.data.images.scans.volumes import volume_transform
 
         return volume_transform(inputs, None)(_pattern((inputs.channels, *inputs.size)).astype(np.float32), _UNUSED)  # type: ignore[misc]
     if isinstance(inputs, Image) and inputs.ready_made:

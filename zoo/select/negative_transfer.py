@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from zoo.engine.distributed.rendezvous import joined
+from zoo.engine.inference.all_outputs import run_whole
+from zoo.engine.inference.inference_options import InferenceOptions
 from zoo.engine.inference.metrics import compute_metrics
-from zoo.engine.inference.predict import predict_outputs
 from zoo.engine.loading.sources import inputs_in_use
 from zoo.engine.optim.optimizer import check_optimizer
 from zoo.engine.options.config import Config
@@ -215,7 +216,7 @@ def _untrained(job: Job, start: TaskModel, tables: Tables) -> dict[str, float]:
     model.inputs = inputs_in_use(model, job.config, train)
     how: dict[str, Any] = {name: getattr(job.config, name) for name in ("device", "precision", "workers")}
     how["on_error"] = "skip" if job.config.on_corrupt == "skip" else "stop"
-    found = predict_outputs(model, valid, model, quiet=True, skippable=False, **how)
+    found = run_whole(model, valid, model, InferenceOptions(**how))
     read = [row for row in range(len(valid)) if row not in found.errors]
     outputs, truth = found.values[read], np.asarray(valid.select(read).targets)
     return compute_metrics(task, outputs, truth, valid.classes) | own_metrics(job.own.metrics, task, outputs, truth)

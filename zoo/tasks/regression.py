@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from zoo.tasks.labels.encode import encode_numbers
+from zoo.tasks.labels.numbers import encode_numbers
 from zoo.tasks.losses import NUMBERS
 from zoo.tasks.task import Array, Task
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from zoo.errors import MissingExtraError
-from zoo.tasks.labels.encode import encode_by_word
+from zoo.tasks.labels.words import encode_by_word
 from zoo.tasks.scores import softmax
 from zoo.tasks.task import Array, Task
 

@@ -22,7 +22,8 @@ from zoo.engine.options.config import Config
 from zoo.engine.options.epochs import shortest_frozen_prefix
 from zoo.engine.options.recipe import Recipe
 from zoo.errors import OptionError, ZooError, checked_fields, fault_list
-from zoo.models.backbone import Backbone, find_backbone
+from zoo.models.backbone import Backbone
+from zoo.models.find import find_backbone
 from zoo.models.pairs.towers import pair_of
 from zoo.models.pairs.zero_shot import ZeroShotHead, class_embeddings, scale_and_bias, set_classes, text_tower, tokens_of
 from zoo.models.task_model import TaskModel

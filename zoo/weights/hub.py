@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, overload
 
+from zoo.declare.digest_forms import is_commit, is_sha256
 from zoo.errors import DiskFullError, WeightsError, WeightsNotFoundError, did_you_mean, examples, owner_prefix
 from zoo.util.atomic_write import room_for
-from zoo.util.digest_forms import is_commit, is_sha256
 from zoo.weights.hub_cache import check_cached, is_repository, unsafe
 
 if TYPE_CHECKING:

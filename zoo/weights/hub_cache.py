@@ -6,8 +6,8 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
+from zoo.declare.digest_forms import is_sha256
 from zoo.errors import WeightsError, owner_prefix
-from zoo.util.digest_forms import is_sha256
 from zoo.util.file_digest import file_digest
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9_][\w.-]{0,95})?", re.ASCII)

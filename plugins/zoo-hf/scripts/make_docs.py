@@ -6,8 +6,8 @@ from typing import Any
 
 from transformers import AutoConfig
 from zoo_hf.build import on_meta
+from zoo_hf.declared_families import FAMILIES
 from zoo_hf.describe import root
-from zoo_hf.families import FAMILIES
 from zoo_hf.family import Family, Home
 
 import zoo

@@ -18,7 +18,7 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoModelForTextEncoding,
 )
-from zoo_hf.families import FAMILIES
+from zoo_hf.declared_families import FAMILIES
 
 import zoo
 from zoo.testing import check_backbone, randomise

@@ -15,7 +15,7 @@ import zoo_hf
 from safetensors.torch import load_file, save_file
 from tiny import BERT, ONE_FILE, PLAIN, batch, one_file, words
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
-from zoo_hf import families
+from zoo_hf import declared_families
 from zoo_hf.family import NORM
 
 import zoo
@@ -139,7 +139,7 @@ def test_dropout_outside_the_modules_can_be_switched_off(tmp_path: Path) -> None
 
 
 def test_a_family_of_ones_own_is_a_few_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(families, "FAMILIES", dict(families.FAMILIES))
+    monkeypatch.setattr(declared_families, "FAMILIES", dict(declared_families.FAMILIES))
     head = zoo_hf.Home(head="linear", keys={"head.linear": "classifier"}, pool="pooler")
     layers = {"embeddings": "embeddings", "layer": "encoder.layer.*", "pooler": "pooler?"}
     own = zoo_hf.Family(layers=layers, pooler="default", sequence=head)
@@ -156,8 +156,8 @@ def test_a_family_of_ones_own_is_a_few_lines(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_family_without_a_model_in_transformers_is_refused_when_it_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(families, "FAMILIES", dict(families.FAMILIES))
-    zoo_hf.register("acme", families.FAMILIES["bert"])
+    monkeypatch.setattr(declared_families, "FAMILIES", dict(declared_families.FAMILIES))
+    zoo_hf.register("acme", declared_families.FAMILIES["bert"])
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "acme", **BERT}))
     with pytest.raises(zoo.OptionError, match="'acme' that AutoModel could open"):
         zoo.get(tmp_path, weights=False).build()

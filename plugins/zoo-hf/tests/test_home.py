@@ -16,7 +16,7 @@ from transformers import (
     AutoModelForTokenClassification,
     AutoTokenizer,
 )
-from zoo_hf.families import FAMILIES
+from zoo_hf.declared_families import FAMILIES
 from zoo_hf.home import export
 
 import zoo

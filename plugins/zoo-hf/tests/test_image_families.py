@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 from tiny import CONFIGS, IMAGES, some
 from transformers import AutoConfig, AutoModel, ViTMAEForPreTraining
+from zoo_hf.declared_families import FAMILIES
 from zoo_hf.describe import root
-from zoo_hf.families import FAMILIES
 
 import zoo
 from zoo.testing import check_backbone, randomise

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from tiny import IMAGES, opened, some
 from transformers import AutoImageProcessor, AutoModelForImageClassification
-from zoo_hf.families import FAMILIES
+from zoo_hf.declared_families import FAMILIES
 from zoo_hf.home import export
 
 import zoo

@@ -12,7 +12,7 @@ import make_docs
 import pytest
 import zoo_hf
 from zoo_hf.catalogue import CATALOGUE, table
-from zoo_hf.families import FAMILIES
+from zoo_hf.declared_families import FAMILIES
 
 import zoo
 

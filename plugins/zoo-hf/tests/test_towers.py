@@ -16,7 +16,7 @@ from test_image_families import told
 from tiny import BERT, CONFIGS
 from transformers import AutoModel, CLIPConfig, CLIPImageProcessor, CLIPModel, SiglipConfig, SiglipModel
 from transformers import CLIPVisionModelWithProjection as Projection
-from zoo_hf import families
+from zoo_hf import declared_families
 
 import zoo
 from zoo.testing import randomise
@@ -130,8 +130,8 @@ def test_the_name_of_a_whole_model_leads_to_its_part() -> None:
 
 
 def test_the_images_part_of_a_family_of_ones_own_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(families, "FAMILIES", dict(families.FAMILIES))
-    zoo_hf.register("chinese_clip_vision_model", replace(families.FAMILIES["clip_vision_model"], composite="chinese_clip"))
+    monkeypatch.setattr(declared_families, "FAMILIES", dict(declared_families.FAMILIES))
+    zoo_hf.register("chinese_clip_vision_model", replace(declared_families.FAMILIES["clip_vision_model"], composite="chinese_clip"))
     vision = CONFIGS["clip_vision_model"]
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "chinese_clip", "vision_config": vision}))
     backbone = zoo.get(tmp_path, weights=False)

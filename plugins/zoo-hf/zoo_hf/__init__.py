@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import zoo
-from zoo_hf.families import register as register
+from zoo_hf.declared_families import register as register
 from zoo_hf.family import Family as Family
 from zoo_hf.family import Home as Home
 

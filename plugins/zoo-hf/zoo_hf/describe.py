@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import zoo
-from zoo_hf.families import FAMILIES, family_of, text_tower, towers
+from zoo_hf.declared_families import FAMILIES, text_tower, towers
+from zoo_hf.families import family_of
 from zoo_hf.family import Family
 from zoo_hf.image_inputs import features as image_features
 from zoo_hf.image_inputs import image

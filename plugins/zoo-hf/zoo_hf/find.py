@@ -8,8 +8,9 @@ from pathlib import Path
 
 import zoo
 from zoo_hf.catalogue import entry, table
+from zoo_hf.declared_families import FAMILIES, families
 from zoo_hf.describe import from_source, root
-from zoo_hf.families import FAMILIES, families, family_of
+from zoo_hf.families import family_of
 from zoo_hf.open_clip import IMAGE_ROOT, TEXT_ROOT, from_open_clip, is_open_clip, roots
 from zoo_hf.source import Folder, Repository, read_json
 

@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 import zoo
-from zoo_hf.families import families, family_of, towers
+from zoo_hf.declared_families import declared, families, towers
 from zoo_hf.family import Family
 from zoo_hf.generic_probe import changes_nothing, first_runs, leading_tokens
-from zoo_hf.image_forward import native_size
+from zoo_hf.image_inputs import native_size
 
 REMEDY = "declare its layer groups: zoo_hf.register(model_type, zoo_hf.Family(layers=…)), see the README of zoo-hf"
 
@@ -127,7 +127,8 @@ def layers(module: Any) -> dict[str, str | list[str]]:
     Raises:
         zoo.ZooError: If they cannot be found, or padding or other samples of the batch change a sample's features.
     """
-    refuse, family = partial(_refusal, module.config.model_type), family_of(module.config.model_type)
+    kind = module.config.model_type
+    refuse, family = partial(_refusal, kind), declared(kind) or generic(kind)
     lists = _outermost_lists(module)
     if len(lists) != 1:
         raise refuse(f"it has {len(lists)} lists of layers at its top, not one: {', '.join(lists) or 'none'}")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo_hf.family import Family
-from zoo_hf.image_forward import native_size
+from zoo_hf.image_inputs import native_size
 
 TOKENS = 8  # of the texts that are run
 Refuse = Callable[[str], Exception]

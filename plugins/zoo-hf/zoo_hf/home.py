@@ -15,7 +15,7 @@ from zoo_hf.build import text_inputs
 from zoo_hf.describe import cleaned
 from zoo_hf.families import family_of
 from zoo_hf.family import Family, Home
-from zoo_hf.image_forward import interpolates, native_size
+from zoo_hf.image_inputs import interpolates, native_size
 from zoo_hf.tokenizer import open_tokenizer
 
 PROBLEMS = {"single-label": "single_label_classification", "multi-label": "multi_label_classification", "regression": "regression"}

@@ -11,18 +11,7 @@ from torch import Tensor, nn
 
 import zoo
 from zoo_hf.families import family_of
-from zoo_hf.family import Family
-
-
-def native_size(config: Any) -> tuple[int, int]:
-    """Return the height and width in pixels that a configuration states."""
-    size = config.image_size
-    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
-
-
-def interpolates(family: Family, config: Any) -> bool:
-    """Return whether the forward must be told to interpolate position embeddings for images of another size."""
-    return family.interpolates and getattr(config, "use_absolute_embeddings", True)
+from zoo_hf.image_inputs import interpolates, native_size
 
 
 @cache

@@ -92,3 +92,14 @@ def _size(told: Any) -> tuple[int, int] | None:
     if isinstance(told, int):
         told = (told, told)
     return (int(told[0]), int(told[1])) if told and all(told) else None
+
+
+def native_size(config: Any) -> tuple[int, int]:
+    """Return the height and width in pixels that a configuration states."""
+    size = config.image_size
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+def interpolates(family: Family, config: Any) -> bool:
+    """Return whether the forward must be told to interpolate position embeddings for images of another size."""
+    return family.interpolates and getattr(config, "use_absolute_embeddings", True)

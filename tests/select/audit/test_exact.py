@@ -18,8 +18,8 @@ from tests.engine.tiny import images, model
 from tests.faults.fork_run import ended, fork
 from tests.test_docs import run_zoo
 from zoo.cli.app import main
-from zoo.data.leaks import find_leak
 from zoo.data.open import open_data, open_train_valid
+from zoo.data.splits.leaks import find_leak
 from zoo.engine.rundir.run_folder import claim_own_folder, release_folder
 from zoo.errors import DataError, LeakError, OptionError, OutputExistsError, OutputPermissionError, RunLockedError
 from zoo.select.audit import check_data

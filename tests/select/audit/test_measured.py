@@ -134,7 +134,7 @@ def test_probabilities_of_a_row_do_not_depend_on_its_own_values_or_label() -> No
     changed = features.copy()
     changed[3] *= 1000
     after = out_of_fold(changed, table, seed=0, poll=lambda _: None)
-    from zoo.data.folds import folds_of
+    from zoo.data.splits.folds import folds_of
 
     (held,) = (held for _, held in folds_of(table, 0) if 3 in held)
     others = np.setdiff1d(held, [3])

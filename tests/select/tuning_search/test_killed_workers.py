@@ -18,7 +18,7 @@ import pytest
 from tests.engine.tiny import model
 from tests.faults.fork_run import await_mark, ended, fork
 from tests.select.tuning_search.test_tune import DATA, study_in
-from zoo.cli.commands.selecting.tune import _watch
+from zoo.cli.commands.selecting.workers import _watch
 from zoo.data.open import open_data
 from zoo.engine.runtime.signals import StopFlag
 from zoo.select.tuning_search.liveness import SINCE, WORKER, fail_dead

@@ -14,8 +14,8 @@ import pytest
 import zoo.select
 from tests.engine.tiny import difference, images, model, values
 from tests.select.command_line import run
-from zoo.data.folds import cross_validation_folds
 from zoo.data.open import open_data
+from zoo.data.splits.folds import cross_validation_folds
 from zoo.errors import InterruptedRunError, OptionError, SavedModelError
 
 pytest.importorskip("optuna")

@@ -11,7 +11,8 @@ import pytest
 import zoo
 from tests.select.command_line import folder_of_images, run
 from tests.select.tuning_search.test_tune import study_in
-from zoo.cli.commands.selecting.tune import _without, searched, trial_table
+from zoo.cli.commands.selecting.tune import searched, trial_table
+from zoo.cli.commands.selecting.workers import _without
 from zoo.engine.rundir.run_folder import Run
 from zoo.errors import OptionError
 from zoo.select.tuning_search.result import TrialResult, Tuning

@@ -35,7 +35,7 @@ def config_of(name: str, others: Sequence[str], order: str) -> Config:
 
 def _likely_mistake(name: str, others: Sequence[str], order: str) -> str:
     """Return a message about arguments in the wrong order, or a backbone instead of a saved model; empty if it is neither."""
-    from zoo.models.backbone import find_backbone
+    from zoo.models.find import find_backbone
 
     if any((Path(other) / "config.json").is_file() for other in others) and not (Path(name) / "config.json").is_file():
         return f"{name!r} is not a saved model, and a later argument is; the order is {order}"

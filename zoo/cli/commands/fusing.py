@@ -170,7 +170,7 @@ def embed_fused(options: argparse.Namespace, out: Output) -> None:
     Raises:
         OptionError: If an option is given that a fusion does not take, or several inputs.
     """
-    from zoo.engine.inference.result_columns import Column
+    from zoo.engine.inference.decoding.result_columns import Column
     from zoo.engine.output.formats import write_columns
 
     fusion, target = _opened(options, "embed"), _target(options, ".npz", ".csv", ".parquet")
@@ -267,7 +267,7 @@ def _opened(options: argparse.Namespace, command: str) -> Fusion:
 
 def _write_rows(target: Path, names: list[str], labels: list[Any], shares: Any, classes: tuple[str, ...]) -> None:
     """Write predictions in the columns of those of other models."""
-    from zoo.engine.inference.result_columns import Column, label_text
+    from zoo.engine.inference.decoding.result_columns import Column, label_text
     from zoo.engine.output.formats import write_columns
 
     columns = {"input": Column("text", names), "prediction": Column("text", [label_text(label) for label in labels])}

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from zoo.cli.arguments.parser import Commands
-from zoo.cli.commands.training import add_arguments, find_declared, job_of, read_settings
+from zoo.cli.commands.training import add_arguments, read_settings
+from zoo.cli.job import find_declared, job_of
 from zoo.cli.output.stdout import Output, format_parameters, table
 from zoo.engine.runtime.progress import in_time_units
 from zoo.errors import OptionError

@@ -68,6 +68,7 @@ def predict_lines(
         DataError: If a line is not an input of the model, unless it is skipped.
         CorruptInputError: If its file cannot be decoded, unless it is skipped.
     """
+    from zoo.data.unreadable_input import SKIPPED
     from zoo.engine.runtime.device import choose_device, placed
 
     textual = reads_texts(model)
@@ -77,11 +78,11 @@ def predict_lines(
             name = line_name(line)
             try:
                 source = line_input(line, number, textual=textual)
-                (row,) = predicted_rows(model, [source], decoder, skippable=on_error == "stop", **options)
+                (row,) = predicted_rows(model, [source], decoder, **options)
             except (DataError, CorruptInputError) as error:
                 if on_error == "stop":
                     raise
-                row = {"label": None, "error": as_typed(str(error))}
+                row = {"label": None, "error": as_typed(str(error).removesuffix(f"; {SKIPPED}"))}
             yield {"input": name} | {key: value for key, value in row.items() if key != "input"}
 
 

@@ -12,8 +12,8 @@ import torch
 from PIL import ImageEnhance
 from PIL.Image import Transpose
 
+from zoo.data.seeded_generators import seeded_generators
 from zoo.errors import MissingExtraError, OptionError, count, fault_list
-from zoo.util.seeded_generators import seeded_generators
 
 
 @dataclass(frozen=True, kw_only=True)

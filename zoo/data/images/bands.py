@@ -34,8 +34,8 @@ import torch
 from torch import Tensor
 
 from zoo.data.images.augment import Augment, random_box
-from zoo.data.images.dicom import WindowLevel
-from zoo.data.images.nifti import ARRAYS, load_array
+from zoo.data.images.scans.dicom import WindowLevel
+from zoo.data.images.scans.nifti import ARRAYS, load_array
 from zoo.errors import CorruptInputError, DataError, MissingExtraError
 
 Array = npt.NDArray[Any]

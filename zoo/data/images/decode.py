@@ -9,7 +9,7 @@
 | CMYK, YCCK, YCbCr, HSV | RGB |
 | EXIF orientation | upright |
 | several frames (GIF, TIFF, WebP, APNG, AVIF) | refused; of a camera's MPO the first frame, the photo itself |
-| DICOM | rescaled, windowed and upright in brightness, see ``zoo.data.images.dicom``; several frames are refused |
+| DICOM | rescaled, windowed and upright in brightness, see ``zoo.data.images.scans.dicom``; several frames are refused |
 | .npy, .npz with one array | as an array of pixels: uint8, or float in [0, 1] |
 """
 
@@ -27,8 +27,8 @@ import PIL.Image
 from PIL.Image import Transpose
 
 from zoo.data.images import codecs
-from zoo.data.images.dicom import WindowLevel, is_dicom, read_dicom
-from zoo.data.images.nifti import ARRAYS, VOLUMES, load_array
+from zoo.data.images.scans.dicom import WindowLevel, is_dicom, read_dicom
+from zoo.data.images.scans.nifti import ARRAYS, VOLUMES, load_array
 from zoo.errors import CorruptInputError, DataError, count
 
 _ORIENTATION = 0x0112

@@ -13,9 +13,9 @@ import torch
 from zoo.data.images.bands import PICTURE_CHANNELS, read_bands
 from zoo.data.images.decode import decode
 from zoo.data.images.transforms import EvalTransform, LazyInput, Normalise, check_finite, check_tensor
+from zoo.data.seeded_generators import seeded_generators
 from zoo.declare import Image
 from zoo.errors import CorruptInputError, DataError, OwnPartError
-from zoo.util.seeded_generators import seeded_generators
 
 _ALBUMENTATIONS = ("albumentations", "albumentationsx")
 

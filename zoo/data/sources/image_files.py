@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from zoo.data.images.codecs import OPTIONAL, UNREAD, can_read, remedy
-from zoo.data.images.dicom import is_dicom
+from zoo.data.images.scans.dicom import is_dicom
 from zoo.errors import DataError, count
 
 PICTURE_SUFFIXES = (

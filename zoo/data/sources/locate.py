@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.data.sources.image_files import IMAGE_SUFFIXES, walk
-from zoo.data.unreadable_input import skip_hint
+from zoo.data.unreadable_input import UnreadableInputsError
 from zoo.errors import DataError, count, examples
 
 log = logging.getLogger("zoo")
@@ -30,7 +30,7 @@ def place_files(
     root: str | os.PathLike[str] | None = None,
     *,
     reads: str = "image",
-    missing_ok: bool | None = None,
+    missing_ok: bool = False,
 ) -> list[Any]:
     """Return inputs as paths of files that exist; images and arrays are unchanged.
 
@@ -39,7 +39,8 @@ def place_files(
     ``reads`` volumes, and of no other.
 
     Raises:
-        DataError: If files do not exist, unless ``missing_ok`` (None: no choice), or a name fits several, naming the first four.
+        UnreadableInputsError: If files do not exist, naming the first four, unless ``missing_ok``.
+        DataError: If a name fits several, or URLs are named.
     """
     folder = _folder(base, root)
     # os.path is ten times faster than Path over 10^5 rows.
@@ -68,9 +69,9 @@ def place_files(
             raise DataError(f"{wrong}, which are not fetched: {examples(missing)}; {_FETCH}")
         hint = f"; paths are relative to {folder or str(Path.cwd())!r}, and suffixes such as .png and .jpg were tried"
         hint += "" if root is not None else "; root=FOLDER (--root) names another folder"
-        hint += skip_hint(missing_ok)
         do = "does" if len(missing) == 1 else "do"
-        raise DataError(f"{source} names {count(len(missing), 'file')} of {len(placed)} that {do} not exist: {examples(missing)}{hint}")
+        wrong = f"{source} names {count(len(missing), 'file')} of {len(placed)} that {do} not exist: {examples(missing)}"
+        raise UnreadableInputsError(wrong + hint)
     if len(rows) > len(missing):
         log.info("%s: %s of %d found %s", source, count(len(rows) - len(missing), "file"), len(placed), places.how(folder))
     return placed

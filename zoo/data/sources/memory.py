@@ -17,9 +17,9 @@ from zoo.data.sources.input_checks import refuse_nul, refuse_swapped, refuse_uno
 from zoo.data.sources.other_libraries import remedy_of_items
 from zoo.data.sources.tables.columns import find_columns, usual_columns
 from zoo.data.sources.tables.frames import raw_of
-from zoo.data.sources.torch_items import Items
+from zoo.data.sources.torch_data.items import Items
 from zoo.data.texts.text_inputs import refuse_mixed, text_item
-from zoo.data.unreadable_input import skip_hint, unreadable
+from zoo.data.unreadable_input import UnreadableInputsError, unreadable
 from zoo.errors import DataError, count, examples
 
 log = logging.getLogger("zoo")
@@ -104,7 +104,8 @@ def read_texts(inputs: Any, labels: Any, options: ReadOptions, source: str = "th
     """Read texts, pairs of texts or lists of words, and labels or None.
 
     Raises:
-        DataError: If an input is none of these or empty, unless it keeps its row as ``Unreadable``; or the lengths differ.
+        UnreadableInputsError: If an input is none of these or empty, unless it keeps its row as ``Unreadable``.
+        DataError: If the lengths differ.
     """
     refuse_unordered(inputs, "inputs", source)
     refuse_unordered(labels, "labels", source)
@@ -116,9 +117,9 @@ def read_texts(inputs: Any, labels: Any, options: ReadOptions, source: str = "th
     if refused and not options.keep_unreadable:
         named = examples([f"row {row} ({reason})" for row, reason in refused.items()])
         kind = "a text or a list of words" if of_words else "a text or a pair of texts"
-        hint = skip_hint(options.keep_unreadable)
         remedy = remedy_of_items(inputs) if all(isinstance(item, Mapping) for item in inputs) else "remove them"
-        raise DataError(f"{source}: {count(len(refused), 'input')} of {len(items)} cannot be read as {kind}: {named}; {remedy}{hint}")
+        wrong = f"{source}: {count(len(refused), 'input')} of {len(items)} cannot be read as {kind}: {named}"
+        raise UnreadableInputsError(f"{wrong}; {remedy}")
     if options.labelled is not False and not of_words:
         refuse_mixed(items, source)
     if labels is not None and len(labels) != len(items):

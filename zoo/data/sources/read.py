@@ -21,7 +21,7 @@ from zoo.data.sources.other_libraries import as_frame, imported_class, is_saved_
 from zoo.data.sources.tables import frames, table_files
 from zoo.data.sources.tables.columns import TEXT_COLUMNS
 from zoo.data.sources.tables.table_contents import OTHER_KINDS
-from zoo.data.sources.torch_datasets import read_torch
+from zoo.data.sources.torch_data.datasets import read_torch
 from zoo.data.table import SAMPLED_ROWS, Array, Part, Table
 from zoo.data.unreadable_input import Unreadable
 from zoo.declare import Inputs, Text

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from zoo.data.raw import TEXTUAL
 from zoo.data.table import Table
 from zoo.data.texts.tokenizers import Encoding, Tokenizer
+from zoo.data.unreadable_input import UnreadableInputsError
 from zoo.errors import DataError, ZooError, count, examples
 
 Encoded: TypeAlias = "tuple[Encoding, list[int | None] | None]"
@@ -38,7 +39,7 @@ class TextWindow:
         return self.size
 
 
-class RefusedTextsError(DataError):
+class RefusedTextsError(UnreadableInputsError):
     """Texts of a table that cannot be encoded.
 
     Attributes:

@@ -6,17 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zoo.data.sources.cells import is_empty
-from zoo.data.unreadable_input import Unreadable, skip_hint, unreadable
+from zoo.data.unreadable_input import Unreadable, UnreadableInputsError, unreadable
 from zoo.errors import DataError, count, examples
 
 _BROKEN = "it has a lone surrogate, half of a character; read its source as UTF-8"
 
 
-def texts_of(values: Mapping[str, Sequence[Any]], source: str, *, keep_unreadable: bool | None = None) -> list[Any]:
+def texts_of(values: Mapping[str, Sequence[Any]], source: str, *, keep_unreadable: bool = False) -> list[Any]:
     """Return texts, pairs of texts, or lists of words from the columns by their roles.
 
     Raises:
-        DataError: If lists of words were written as text, or cells are not texts, unless they keep their row as ``Unreadable``.
+        DataError: If lists of words were written as text.
+        UnreadableInputsError: If cells are not texts, unless they keep their row as ``Unreadable``.
     """
     items: list[Any]
     if "words" in values:
@@ -34,8 +35,8 @@ def texts_of(values: Mapping[str, Sequence[Any]], source: str, *, keep_unreadabl
     odd = [f"row {row} ({reason})" for row, reason in unreadable(items).items()]
     if odd and not keep_unreadable:
         kind = "words" if "words" in values else "texts"
-        hint = skip_hint(keep_unreadable)
-        raise DataError(f"{source}: {count(len(odd), 'row')} of {len(items)} cannot be read as {kind}: {examples(odd)}; remove them{hint}")
+        wrong = f"{source}: {count(len(odd), 'row')} of {len(items)} cannot be read as {kind}: {examples(odd)}"
+        raise UnreadableInputsError(f"{wrong}; remove them")
     return items
 
 

@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.duplicates import samples_digest
-from zoo.data.open import open_data
+from zoo.data.splits.duplicates import samples_digest
 from zoo.data.table import Table
 from zoo.engine.inference.all_outputs import run_whole
-from zoo.engine.inference.evaluate import log_splits
-from zoo.engine.inference.inference_options import InferenceOptions, inputs_in_use
-from zoo.engine.loading.sources import channels_of, check_targets, reads, table_digest
+from zoo.engine.inference.inference_options import InferenceOptions
+from zoo.engine.inference.opening import open_labelled
+from zoo.engine.loading.sources import table_digest
 from zoo.errors import DataError, OptionError, count
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
@@ -94,14 +93,9 @@ def calibrate(
     task, chosen = find_task(model.task), InferenceOptions(**options)
     if model.task not in METRICS or task.per_token:
         raise OptionError(f"calibration is for tasks with one answer per sample; the task is {task.name}")
-    opening: dict[str, Any] = {"split": split, "columns": columns, "label_columns": label_columns, "uncertain": uncertain, "root": root}
-    opening |= {"drop_other_classes": drop_other_classes, "keep_unreadable": chosen.skip, "default_split": "valid"}
-    table = open_data(
-        data, labelled=True, task=model.task, classes=model.labels, reads=reads(model), channels=channels_of(model), **opening
-    )
-    check_targets(model, table)
-    inputs_in_use(model, table, chosen)
-    log_splits(table, split, "calibrate the model")
+    opening: dict[str, Any] = {"columns": columns, "label_columns": label_columns, "uncertain": uncertain, "root": root}
+    opening |= {"drop_other_classes": drop_other_classes, "default_split": "valid"}
+    table = open_labelled(model, data, chosen, split=split, verb="calibrate the model", **opening)
     digest = table_digest(table)
     _warn(model, table, {digest, samples_digest(table)})
     with chosen.naming_skip():

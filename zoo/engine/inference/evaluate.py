@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from types import MappingProxyType
 from typing import Any
 
-from zoo.data.open import open_data
 from zoo.data.table import Table
 from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.distributed.rendezvous import joined
 from zoo.engine.inference.all_outputs import TIMEOUT, AllOutputs, check_same_inputs, run_whole
 from zoo.engine.inference.decoding.decoder import Decoder, decoder_of
 from zoo.engine.inference.evaluation import Evaluation
-from zoo.engine.inference.inference_options import BATCH_SIZE, InferenceOptions, inputs_in_use
+from zoo.engine.inference.inference_options import BATCH_SIZE, InferenceOptions
 from zoo.engine.inference.metrics import measure, wanted_metrics
-from zoo.engine.loading.sources import channels_of, check_targets, reads, table_digest
+from zoo.engine.inference.opening import open_labelled
+from zoo.engine.loading.sources import table_digest
 from zoo.engine.runtime.signals import StopFlag, Stopped, stop_signals
 from zoo.errors import InterruptedRunError, OptionError, check_together, did_you_mean, examples
 from zoo.models.task_model import TaskModel
@@ -114,16 +113,11 @@ def evaluate(
         lambda: InferenceOptions(**how),
         lambda: None if positive is None or not model.labels else _turned(model, model.labels, positive),
     )
-    opening: dict[str, Any] = {"split": split, "columns": columns, "label_columns": label_columns, "uncertain": uncertain, "root": root}
-    opening |= {"drop_other_classes": drop_other_classes, "keep_unreadable": options.skip, "default_split": "test"}
+    opening: dict[str, Any] = {"columns": columns, "label_columns": label_columns, "uncertain": uncertain, "root": root}
+    opening |= {"drop_other_classes": drop_other_classes, "default_split": "test"}
     with joined(device, TIMEOUT) if share else nullcontext(Ranks()) as ranks:
         with ranks.together():
-            table = open_data(
-                data, labelled=True, task=model.task, classes=model.labels, reads=reads(model), channels=channels_of(model), **opening
-            )
-            check_targets(model, table)
-            log_splits(table, split, "are measured")
-            inputs_in_use(model, table, options)
+            table = open_labelled(model, data, options, split=split, verb="are measured", **opening)
             turned = positive is not None and _turned(model, table.classes, positive)
         check_same_inputs(ranks, table)
         with options.naming_skip():
@@ -134,21 +128,6 @@ def evaluate(
         table, done.values = table.select(found.rows), done.values[found.rows]
     found |= measure(wanted, decoder, table, done.values, turned=turned)
     return found
-
-
-def log_splits(table: Table, split: str | None, verb: str) -> None:
-    """Warn where samples of a training split are measured with others, which flatters the metrics.
-
-    Args:
-        table: The rows.
-        split: The split that was asked for; None for all.
-        verb: What all samples do, such as ``are measured``.
-    """
-    found = Counter(table.splits or ())
-    if split is None and "train" in found and len(found) > 1:
-        some = ", ".join(f"{name} ({number})" for name, number in found.items())
-        line = "%s: all %d samples %s, those of the training split too: %s; split='val' (--split) takes one"
-        log.warning(line.replace("'val'", repr(next(name for name in found if name != "train"))), table.source, len(table), verb, some)
 
 
 def _run(model: TaskModel, table: Table, options: InferenceOptions, ranks: Ranks) -> AllOutputs:

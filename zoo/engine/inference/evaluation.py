@@ -11,7 +11,7 @@ import numpy as np
 
 from zoo.data.table import Table, flat_targets, names_of
 from zoo.engine.inference.decoding.decoder import Array, Decoder
-from zoo.engine.inference.result_columns import Column, Columns, result_columns
+from zoo.engine.inference.decoding.result_columns import Column, Columns, result_columns
 from zoo.errors import LISTED, OptionError, did_you_mean, examples
 from zoo.tasks.several import SeveralTasks
 from zoo.tasks.single_label import SingleLabel

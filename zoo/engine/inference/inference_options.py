@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from zoo.data.table import Table
-from zoo.data.texts.encode import RefusedTextsError
-from zoo.data.unreadable_input import SKIPPED, Unreadable
+from zoo.data.unreadable_input import SKIPPED, Unreadable, UnreadableInputsError
 from zoo.declare import Inputs, Text
 from zoo.engine.loading.sources import channels_of, refuse_window
 from zoo.engine.runtime.input_changes import resized, with_overflow
@@ -65,11 +64,17 @@ class InferenceOptions:
         return self.on_error == "skip"
 
     @contextmanager
-    def naming_skip(self) -> Iterator[None]:
-        """Add to an error of an input that cannot be read that such inputs may be skipped."""
+    def naming_skip(self, *, opening: bool = False) -> Iterator[None]:
+        """Add to an error of inputs that cannot be read that such inputs may be skipped.
+
+        Args:
+            opening: Whether a source is opened, not passed through a model: items of a torch dataset that raise are not skipped then.
+        """
         try:
             yield
-        except (CorruptInputError, RefusedTextsError) as error:
+        except (CorruptInputError, UnreadableInputsError) as error:
+            if opening and isinstance(error, CorruptInputError):
+                raise
             if not self.skip:
                 error.args = (f"{error}; {SKIPPED}",)
             raise

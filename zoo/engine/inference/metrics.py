@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from zoo.data.split import normal_group
+from zoo.data.splits.train_valid import normal_group
 from zoo.data.table import Table
 from zoo.engine.inference.confidence_intervals import check_level, check_specificity
 from zoo.engine.inference.confidence_intervals import intervals as bootstrap

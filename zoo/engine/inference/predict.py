@@ -6,22 +6,19 @@ import inspect
 import logging
 import os
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from zoo.data.images.bands import PICTURE_CHANNELS
-from zoo.data.open import open_data
 from zoo.data.table import Table
 from zoo.declare import Text
 from zoo.engine.inference.all_outputs import AllOutputs, run_whole
 from zoo.engine.inference.decoding.decoder import decoder_of
 from zoo.engine.inference.evaluate import evaluate
-from zoo.engine.inference.inference_options import InferenceOptions, inputs_in_use, prompted
-from zoo.engine.loading.sources import channels_of, reads
+from zoo.engine.inference.inference_options import InferenceOptions
+from zoo.engine.inference.opening import open_inputs
 from zoo.engine.loading.stream import Function
 from zoo.errors import OptionError, check_options, examples
 from zoo.models.task_model import TaskModel
@@ -121,10 +118,20 @@ def embed(model: TaskModel, inputs: Any, **options: Any) -> Array:
 
     Those of the windows of a long text are averaged.
     """
-    if isinstance(model.inputs, Text) and model.inputs.prompts and options.get("prompt_name") is None:
+    _warn_without_prompt(model, options.get("prompt_name"))
+    return predict_outputs(model, inputs, model.embed_batch, **options).values
+
+
+def embed_table(model: TaskModel, table: Table, **options: Any) -> Array:
+    """Return the pooled features ``(n, dim)`` of a table, for a caller that skips no inputs; options are those of ``InferenceOptions``."""
+    _warn_without_prompt(model, options.get("prompt_name"))
+    return run_whole(model, table, model.embed_batch, InferenceOptions(**options)).values
+
+
+def _warn_without_prompt(model: TaskModel, prompt_name: str | None) -> None:
+    if isinstance(model.inputs, Text) and model.inputs.prompts and prompt_name is None:
         known = examples([repr(name) for name in model.inputs.prompts])
         log.warning("%s was trained with prompts; prompt_name= puts one before each text: %s", model.spec.name, known)
-    return predict_outputs(model, inputs, model.embed_batch, **options).values
 
 
 def ood_score(model: TaskModel, inputs: Any, **options: Any) -> Array:
@@ -148,7 +155,6 @@ def predict_outputs(
     split: str | None = None,
     columns: Mapping[str, str] = _NONE,
     root: str | os.PathLike[str] | None = None,
-    skippable: bool = True,
     **options: Any,
 ) -> AllOutputs:
     """Return the outputs of a function of a model for each input, with the errors of those that were skipped.
@@ -160,53 +166,9 @@ def predict_outputs(
         split: As for ``predict_proba``.
         columns: As for ``predict_proba``.
         root: As for ``predict_proba``.
-        skippable: Whether the caller takes ``on_error="skip"``, which an error of an input then names.
-        **options: Fields of ``InferenceOptions``.
+        **options: Fields of ``InferenceOptions``; errors of inputs propose ``on_error="skip"``.
     """
     chosen = InferenceOptions(**options)
-    table = opened(model, inputs, chosen, split=split, columns=columns, root=root, skippable=skippable)
-    with chosen.naming_skip() if skippable else nullcontext():
+    table = open_inputs(model, inputs, chosen, split=split, columns=columns, root=root)
+    with chosen.naming_skip():
         return run_whole(model, table, forward, chosen)
-
-
-def opened(
-    model: TaskModel,
-    inputs: Any,
-    options: InferenceOptions,
-    *,
-    split: str | None = None,
-    columns: Mapping[str, str] = _NONE,
-    root: str | os.PathLike[str] | None = None,
-    skippable: bool = True,
-) -> Table:
-    """Open the inputs of a prediction; arguments as for ``predict_outputs``.
-
-    Raises:
-        DataError: If there are none, or files do not exist, unless they are skipped.
-        OptionError: If an option is not for such inputs.
-    """
-    channels = channels_of(model)
-    source = inputs if isinstance(model.inputs, Text) else _as_list(inputs, model.spec.modality, channels)
-    opening: dict[str, Any] = {"task": model.task, "split": split, "columns": columns, "root": root, "channels": channels}
-    opening |= {"reads": reads(model), "keep_unreadable": options.skip if skippable else None, "default_split": "test"}
-    table = open_data(source, labelled=False, **opening)
-    inputs_in_use(model, table, options)
-    prompted(model, table, options.prompt_name)
-    return table
-
-
-def _as_list(inputs: Any, kind: str, channels: int) -> Any:
-    """Return one image or volume as a list of one."""
-    if kind == "volume":
-        return [inputs] if getattr(inputs, "ndim", 0) == 3 else inputs
-    if type(inputs).__module__.startswith("PIL."):
-        return [inputs]
-    # A model of bands takes no grey images, of which an array of three axes could be a stack.
-    single = getattr(inputs, "ndim", 0) == 2 or (
-        getattr(inputs, "ndim", 0) == 3
-        and (hasattr(inputs, "numpy") or channels not in PICTURE_CHANNELS or inputs.shape[-1] in (1, 3, 4, channels))
-    )
-    if not single and getattr(inputs, "ndim", 0) == 3 and len(inputs) == channels == 3:
-        line = "an array of shape %s is read as 3 grey images; one image whose channels come first is given as X.transpose(1, 2, 0)"
-        log.warning(line, tuple(inputs.shape))
-    return [inputs] if single and not hasattr(inputs, "columns") else inputs

@@ -25,7 +25,7 @@ from zoo.engine.loading.stream import View
 from zoo.engine.loading.worker_watchdog import Watched, WatchedLoader
 from zoo.engine.loading.workers import init_worker
 from zoo.engine.options.config import Config
-from zoo.util.cores import usable_cores
+from zoo.engine.runtime.cores import usable_cores
 
 
 class _Order(Sequence[Sequence[int]]):

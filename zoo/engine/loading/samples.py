@@ -58,7 +58,7 @@ def transform_for(inputs: Any, augment: Augment | None = None, *, beside: Sequen
         if augment is None:
             return eval_transform(inputs)
         return train_transform(inputs, augment, beside=[each for each in beside if isinstance(each, Image)])
-    from zoo.data.images.volumes import volume_transform
+    from zoo.data.images.scans.volumes import volume_transform
 
     return volume_transform(inputs, augment)
 

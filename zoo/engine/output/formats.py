@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.engine.inference.result_columns import Columns
+from zoo.engine.inference.decoding.result_columns import Columns
 from zoo.errors import OptionError
 from zoo.util.atomic_write import room_for
 

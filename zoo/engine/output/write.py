@@ -16,10 +16,10 @@ from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.distributed.rendezvous import joined
 from zoo.engine.inference.all_outputs import TIMEOUT, check_same_inputs, log_overflow, sum_of, warn_of_errors
 from zoo.engine.inference.decoding.decoder import Decoder, decoder_of
+from zoo.engine.inference.decoding.result_columns import Column, Columns, result_columns
 from zoo.engine.inference.inference_options import InferenceOptions
+from zoo.engine.inference.opening import open_inputs
 from zoo.engine.inference.output_blocks import Block, blocks_of, run_blocks
-from zoo.engine.inference.predict import opened
-from zoo.engine.inference.result_columns import Column, Columns, result_columns
 from zoo.engine.output.finished import find_finished, remember_finished
 from zoo.engine.output.formats import check_suffix, to_arrow
 from zoo.engine.output.parts import PartFolder, differences
@@ -119,7 +119,7 @@ def write_results(
     decoder = decoder_of(model, thresholds, sets=sets, ood=ood, top=top, predicts=what == "predictions")
     with joined(chosen.device, TIMEOUT) as ranks, stop_signals() as stop:
         with ranks.together():
-            table = opened(model, inputs, chosen, split=split, columns=columns, root=root)
+            table = open_inputs(model, inputs, chosen, split=split, columns=columns, root=root)
         check_same_inputs(ranks, table)
         record, done = dict[str, Any](), None
         with ranks.together():

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.data.folds import folds_of
+from zoo.data.splits.folds import folds_of
 from zoo.data.table import Table
 from zoo.engine.solved.fitted_layers import Rows
 from zoo.engine.solved.head_solver import lowest_held_out_loss

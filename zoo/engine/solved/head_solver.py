@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.data.folds import FOLDS
+from zoo.data.splits.folds import FOLDS
 from zoo.engine.solved import fitted_layers, penalties
 from zoo.engine.solved.axes import BLOCK, Axes
 from zoo.engine.solved.fitted_layers import FittedLayers, Loss

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from zoo.data.folds import folds_of
+from zoo.data.splits.folds import folds_of
 from zoo.data.table import Table
 from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.solved.fitted_layers import ITERATIONS, Rows

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from zoo.data.duplicates import samples_digest
+from zoo.data.splits.duplicates import samples_digest
 from zoo.data.table import Table
 from zoo.declare import Origin
 from zoo.engine.distributed.rank_consistency import check_same_checkpoint, check_same_modules, check_same_setup

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
 
-from zoo.data.split import warn_of_test_rows
+from zoo.data.splits.train_valid import warn_of_test_rows
 from zoo.data.table import Table
 from zoo.engine.loading.sources import open_for_fit
 from zoo.engine.objective.make_objective import check_makes_objective

@@ -13,6 +13,7 @@ from zoo.data.texts.tokenizers import open_tokenizer
 from zoo.declare import Features, Text
 from zoo.errors import CoverageError, OptionError
 from zoo.models.backbone import Backbone
+from zoo.models.heads import PooledHead
 from zoo.models.pairs.prompts import find_templates, prompts_of
 from zoo.models.pairs.towers import image_spec, pair_of, text_spec
 from zoo.models.pooling import Pool
@@ -21,7 +22,7 @@ ZERO_SHOT = "zero-shot"
 _CHUNK = 256  # texts that are embedded at a time
 
 
-class ZeroShotHead(nn.Module):
+class ZeroShotHead(PooledHead):
     """A linear layer on features of length one; its rows are embeddings of classes times the published scale.
 
     Args:
@@ -53,10 +54,6 @@ class ZeroShotHead(nn.Module):
         """Map pooled features ``(batch, dim)`` to ``(batch, num_classes)``."""
         scores: Tensor = self.linear(functional.normalize(pooled, dim=-1))
         return scores
-
-    def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Map features of the declared layout to logits ``(batch, num_classes)``."""
-        return self.logits(self.pool(features, mask))
 
     def prompts(self, labels: Sequence[str]) -> list[list[str]]:
         """Return the texts of each class, one per template."""

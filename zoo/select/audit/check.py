@@ -15,7 +15,8 @@ from zoo.engine.rundir.run_folder import claim_own_folder, release_folder
 from zoo.engine.runtime.progress import Progress
 from zoo.engine.runtime.signals import StopFlag, Stopped, stop_signals
 from zoo.errors import InterruptedRunError, OptionError, check_options, did_you_mean
-from zoo.models.backbone import Backbone, find_backbone
+from zoo.models.backbone import Backbone
+from zoo.models.find import find_backbone
 from zoo.select.audit.checking import Checking
 from zoo.select.audit.findings.finding import Audit
 from zoo.select.audit.reading.kept import Kept

@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.duplicates import equal_numbers, equal_rows
-from zoo.data.folds import with_equal_in_groups
+from zoo.data.splits.duplicates import equal_numbers, equal_rows
+from zoo.data.splits.folds import with_equal_in_groups
 from zoo.data.table import PIXELS, Array, Table, names_of
 from zoo.engine.inference.inference_options import InferenceOptions
 from zoo.engine.runtime.progress import Progress
 from zoo.engine.runtime.signals import StopFlag
 from zoo.errors import MissingExtraError
-from zoo.models.backbone import Backbone, get
+from zoo.models.backbone import Backbone
+from zoo.models.find import get
 from zoo.models.task_model import TaskModel
 from zoo.select.audit.findings.classes import class_faults, majority
 from zoo.select.audit.findings.drift import drift

@@ -14,7 +14,7 @@ import numpy as np
 import PIL.Image
 
 from zoo.data.images.decode import decode
-from zoo.data.images.volumes import read_volume
+from zoo.data.images.scans.volumes import read_volume
 from zoo.data.table import PIXELS, Table
 from zoo.errors import count
 from zoo.select.audit.findings.finding import Audit, Finding

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from zoo.data.folds import FOLDS, Fold, check_numbers, cross_validation_folds, digest_of, division_name
+from zoo.data.splits.folds import FOLDS, Fold, check_numbers, cross_validation_folds, digest_of, division_name
 from zoo.data.table import Table, split_word
 from zoo.engine.cache.feature_memo import content_summary
 from zoo.engine.loading.sources import check_tables, inputs_in_use, open_for_fit
@@ -34,10 +34,10 @@ from zoo.select.crossval.fold_runs import FoldRuns
 from zoo.select.crossval.picture import draw_folds
 from zoo.select.crossval.predictions import metrics_of_all, write_predictions
 from zoo.select.crossval.result import RECORD, CrossValidation, check_same, content_of, folds_in, read_record, read_result
+from zoo.select.log_once import each_message_once
 from zoo.tasks.find import find_task
 from zoo.trust.metric_table import METRICS, find_metrics
 from zoo.util.atomic_write import write_json
-from zoo.util.log_once import each_message_once
 
 log = logging.getLogger("zoo")
 

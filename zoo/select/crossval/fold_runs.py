@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from zoo.data.folds import Fold
-from zoo.data.split import hold_out, normal_group
+from zoo.data.splits.folds import Fold
+from zoo.data.splits.train_valid import hold_out, normal_group
 from zoo.data.table import Table
 from zoo.engine.distributed.rendezvous import joined
 from zoo.engine.inference.decoding.decoder import decoder_of

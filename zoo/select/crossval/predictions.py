@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from zoo.data.folds import Fold
+from zoo.data.splits.folds import Fold
 from zoo.data.table import Table
 from zoo.engine.inference.decoding.decoder import Decoder
+from zoo.engine.inference.decoding.result_columns import Column, Columns, result_columns
 from zoo.engine.inference.metrics import compute_metrics
-from zoo.engine.inference.result_columns import Column, Columns, result_columns
 from zoo.engine.options.own_parts import OwnParts, own_metrics
 from zoo.engine.output.formats import write_columns
 from zoo.errors import MissingExtraError

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import OptionError, UnknownBackboneError, check_options, check_together, fault_list, fault_message
-from zoo.models.backbone import Backbone, find_backbone
+from zoo.models.backbone import Backbone
+from zoo.models.find import find_backbone
 from zoo.registry.registry import default_registry
 from zoo.select.ranking.limits import Limits
 from zoo.select.recipe_search.halving import seconds_of

@@ -29,6 +29,7 @@ from zoo.engine.runtime.signals import Stopped, ending_early, how_to_go_on, stop
 from zoo.engine.train.fit import check_kinds
 from zoo.errors import InterruptedRunError, OptionError, SavedModelError, fault_list, fault_message, faults_of
 from zoo.models.backbone import Backbone
+from zoo.select.log_once import each_message_once
 from zoo.select.ranking.candidates import OPTIONS, checked_candidates
 from zoo.select.ranking.features import Conditions
 from zoo.select.ranking.limits import Limits
@@ -39,7 +40,6 @@ from zoo.select.ranking.search import Search
 from zoo.select.recipe_search.halving import seconds_of
 from zoo.tasks.find import find_task
 from zoo.util.atomic_write import write_json
-from zoo.util.log_once import each_message_once
 from zoo.weights.hub import without_network
 
 log = logging.getLogger("zoo")

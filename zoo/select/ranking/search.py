@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.data.folds import folds_of
+from zoo.data.splits.folds import folds_of
 from zoo.data.table import Table
 from zoo.engine.runtime.progress import in_time_units
 from zoo.engine.runtime.signals import Stopped

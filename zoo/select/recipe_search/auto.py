@@ -25,6 +25,7 @@ from zoo.engine.train.job import Tables
 from zoo.engine.train.record import data_difference
 from zoo.errors import HoldOutError, InterruptedRunError, OptionError, SavedModelError, fault_list
 from zoo.models.task_model import TaskModel
+from zoo.select.log_once import each_message_once
 from zoo.select.recipe_search.candidates import check_auto
 from zoo.select.recipe_search.folders import CANDIDATES, clear, take_over
 from zoo.select.recipe_search.halving import Choice, seconds_of
@@ -33,7 +34,6 @@ from zoo.select.recipe_search.search import Search
 from zoo.select.recipe_search.take_values import take_values
 from zoo.select.recipe_search.trial import Trial, list_trials
 from zoo.tasks.find import find_task
-from zoo.util.log_once import each_message_once
 
 log = logging.getLogger("zoo")
 

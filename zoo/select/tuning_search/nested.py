@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from zoo.data.folds import cross_validation_folds, digest_of
-from zoo.data.split import hold_out
+from zoo.data.splits.folds import cross_validation_folds, digest_of
+from zoo.data.splits.train_valid import hold_out
 from zoo.data.table import Table
 from zoo.engine.inference.evaluate import evaluate
 from zoo.engine.loading.sources import check_tables, open_for_fit

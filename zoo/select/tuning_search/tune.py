@@ -25,6 +25,7 @@ from zoo.engine.train.fit import check_kinds
 from zoo.engine.train.job import Job, Tables, resolve_job
 from zoo.errors import InterruptedRunError, OptionError, TrainingError
 from zoo.models.task_model import TaskModel
+from zoo.select.log_once import each_message_once
 from zoo.select.recipe_search.halving import seconds_of
 from zoo.select.tuning_search.arguments import begun_search, hold_out_remedy
 from zoo.select.tuning_search.keeping import best_run, importance_of
@@ -36,7 +37,6 @@ from zoo.select.tuning_search.study import is_over, open_study, set_deadline
 from zoo.select.tuning_search.trials import DEFAULT, INSIDE, Trials
 from zoo.tasks.find import find_task
 from zoo.util.atomic_write import write_json
-from zoo.util.log_once import each_message_once
 
 log = logging.getLogger("zoo")
 Beside: TypeAlias = Callable[[Path, StopFlag], AbstractContextManager[Any]]

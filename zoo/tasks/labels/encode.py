@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 import reprlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -16,7 +15,6 @@ import numpy as np
 from zoo.data.raw import Raw
 from zoo.data.sources.cells import is_unlabelled
 from zoo.data.table import Array, item_name
-from zoo.data.unreadable_input import Unreadable
 from zoo.errors import DataError, OptionError, count, did_you_mean, examples
 from zoo.tasks.labels.columns import in_order
 from zoo.tasks.labels.names import (
@@ -26,7 +24,6 @@ from zoo.tasks.labels.names import (
     class_order,
     is_number,
     name_of,
-    number_hint,
     plain,
     refuse_unknown,
     separator_hint,
@@ -36,8 +33,6 @@ from zoo.tasks.task import Task
 
 log = logging.getLogger("zoo")
 UNCERTAIN_AS = {"mask": math.nan, "positive": 1.0, "negative": 0.0}
-_MAX_ROUNDING = 1e-3  # of float32, in standard deviations of a target
-_MAX_TARGET = float(np.finfo(np.float32).max)  # larger values would be infinite as float32 targets
 
 
 def useless_uncertain(task: Task) -> str:
@@ -236,75 +231,3 @@ def _remedy_of_lists(labels: Sequence[Any], first: Any) -> str:
     if len(lists) == len(labels) and all(label.count(1) == 1 and label.count(0) == len(label) - 1 for label in lists):
         return "they look one-hot: give y.argmax(1), or take task='multi-label'"
     return f"is the task {'regression' if isinstance(first, float) else 'multi-label'!r}?"
-
-
-def encode_by_word(
-    labels: Sequence[Any], inputs: Sequence[Any], classes: Sequence[str] | None, source: str
-) -> tuple[Array, tuple[str, ...]]:
-    """Return an array of int64 arrays, one number per word."""
-    wrong = [f"row {row} ({label!r})" for row, label in enumerate(labels) if not isinstance(label, str | list | tuple)]
-    if wrong:
-        raise DataError(f"{source}: no list of labels, one per word, in {count(len(wrong), 'sentence')}: {examples(wrong)}")
-    rows = [label.split() if isinstance(label, str) else [plain(part) for part in label] for label in labels]
-    gaps = [f"row {row}" for row, tags in enumerate(rows) if any(is_unlabelled(tag) for tag in tags if not isinstance(tag, str))]
-    if gaps:
-        raise DataError(
-            f"{source}: words have no label in {count(len(gaps), 'sentence')} of {len(rows)}: {examples(gaps)}; label each word"
-        )
-    masked = [f"row {row}" for row, tags in enumerate(rows) if any(tag in (-100, "-100") for tag in tags)]
-    if masked:
-        raise DataError(
-            f"{source}: labels of -100 in {count(len(masked), 'sentence')} of {len(rows)}: {examples(masked)}; "
-            f"that marks parts of words, which "
-            "are masked here anyway: give the words before the tokenizer, with a label for each"
-        )
-    if classes is not None and are_indices([part for row in rows for part in row], tuple(map(str, classes))):
-        rows = [[classes[int(part)] for part in row] for row in rows]
-    rows = [[name_of(part) for part in row] for row in rows]
-    read = {row: item for row, item in enumerate(inputs[row] for row in range(len(rows))) if not isinstance(item, Unreadable)}
-    words = {row: len(item.split() if isinstance(item, str) else item) for row, item in read.items()}
-    odd = [f"row {row} ({number} words, {len(rows[row])} labels)" for row, number in words.items() if len(rows[row]) != number]
-    if odd:
-        raise DataError(f"{source}: each word needs one label, unlike those of {count(len(odd), 'sentence')}: {examples(odd)}")
-    known = check_classes(classes) if classes is not None else class_order({tag for tags in rows for tag in tags})
-    place = {name: index for index, name in enumerate(known)}
-    refuse_unknown(rows, place, inputs, source)
-    targets = np.empty(len(rows), dtype=object)
-    targets[:] = [np.array([place[tag] for tag in tags], dtype=np.int64) for tags in rows]
-    return targets, known
-
-
-def encode_numbers(labels: Sequence[Any], inputs: Sequence[Any], source: str) -> Array:
-    """Return float32 numbers ``(n,)`` or ``(n, values)``."""
-    values, faults, wrong = [], [], []
-    for row, label in enumerate(labels):
-        try:
-            parts = re.split(r"[|;]", label) if isinstance(label, str) else label
-            values.append([float(part) for part in parts] if isinstance(parts, list | tuple) else [float(parts)])
-            if not all(abs(value) <= _MAX_TARGET for value in values[-1]):  # NaN included
-                raise ValueError("not finite")
-        except (TypeError, ValueError):
-            faults.append(f"{item_name(inputs, row)}: {label!r}")
-            wrong.append(label if isinstance(label, str) else repr(label))
-    if faults:
-        unlike = f"{count(len(faults), 'label')} of {len(labels)}: {examples(faults)}{number_hint(wrong)}"
-        raise DataError(f"{source}: regression needs finite numbers, unlike {unlike}")
-    widths = sorted({len(value) for value in values})
-    if len(widths) > 1:
-        raise DataError(f"{source}: labels have {examples(widths)} values per sample; give every sample the same number")
-    array = np.asarray(values, dtype=np.float32).reshape(len(values), -1)
-    _refuse_rounding(np.asarray(values, dtype=np.float64).reshape(array.shape), array, source)
-    return array[:, 0] if widths == [1] else array
-
-
-def _refuse_rounding(values: Array, rounded: Array, source: str) -> None:
-    """Check that numbers differ by more than float32, in which outputs are computed, can tell apart."""
-    spread = values.std(0)
-    lost = np.abs(values - rounded).max(0, initial=0)
-    odd = [int(column) for column in np.flatnonzero((spread > 0) & (lost > _MAX_ROUNDING * spread))]
-    if odd:
-        low, high = values[:, odd[0]].min(), values[:, odd[0]].max()
-        raise DataError(
-            f"{source}: targets from {low:.17g} to {high:.17g} are closer together than float32 can tell apart at their size; subtract a "
-            "constant, such as their mean, and add it to the predictions"
-        )

@@ -18,13 +18,13 @@ _BLANKS = {"n/a", "#n/a", "na", "<na>", "none", "null", "nil", "missing", "unkno
 _BLANKS |= {"?", "??", "-", "--", "\N{EN DASH}", "\N{EM DASH}", ".", "-1"}
 
 
-def warn_of_labels(table: Table, *, found: bool, keeps: bool = True) -> None:
+def warn_of_labels(table: Table, *, found: bool, can_drop: bool = False) -> None:
     """Log what is odd about the labels of a table.
 
     Args:
         table: The rows.
         found: Whether its classes were found in the labels, and not given.
-        keeps: Whether the caller can be given the classes to keep, which a line then proposes.
+        can_drop: Whether the caller has the option ``drop_other_classes``, which a line then proposes.
     """
     log_missing(table)
     if table.targets is None:
@@ -35,7 +35,7 @@ def warn_of_labels(table: Table, *, found: bool, keeps: bool = True) -> None:
     _warn_of_one_sided(table)
     _log_none(table)
     if found:
-        _warn_of_blanks(table, keeps=keeps)
+        _warn_of_blanks(table, can_drop=can_drop)
     if found and (alike := looks_alike(table.classes)):
         pairs = [" and ".join(map(repr, names)) for names in alike]
         line = (
@@ -82,7 +82,7 @@ def _log_none(table: Table) -> None:
         log.info(line, table.source, count(number, "sample"), len(table))
 
 
-def _warn_of_blanks(table: Table, *, keeps: bool) -> None:
+def _warn_of_blanks(table: Table, *, can_drop: bool) -> None:
     """Warn of classes whose names people write for a missing label."""
     if table.reads == "words" or all(map(is_number, table.classes)):
         return
@@ -93,7 +93,7 @@ def _warn_of_blanks(table: Table, *, keeps: bool) -> None:
     more = ", or name the classes to keep, adapt(labels=…) (--classes A,B), with drop_other_classes=True (--drop-other-classes)"
     is_class = ("is", "counts as a class") if len(blank) == 1 else ("are", "count as classes")
     line = "%s: %s %s written like a missing label, and %s: %s; if no label is meant, remove these rows%s"
-    log.warning(line, table.source, count(len(blank), "class"), *is_class, examples(blank), more if single and keeps else "")
+    log.warning(line, table.source, count(len(blank), "class"), *is_class, examples(blank), more if single and can_drop else "")
 
 
 def _warn_of_one_number(table: Table) -> None:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from zoo.engine.distributed.rank_consistency import fingerprint
 from zoo.errors import DataError, OptionError
-from zoo.models.backbone import Backbone, get
+from zoo.models.backbone import Backbone
+from zoo.models.find import get
 from zoo.models.pooling import Pool
 from zoo.models.task_model import TaskModel
 from zoo.saved.load import load

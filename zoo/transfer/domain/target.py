@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from zoo.data.duplicates import content_keys
 from zoo.data.open import open_data
+from zoo.data.splits.duplicates import content_keys
 from zoo.data.table import Table
 from zoo.engine.loading.sources import beside_training, channels_of, reads
 from zoo.engine.options.config import Config

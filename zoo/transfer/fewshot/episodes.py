@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from zoo.data.leaks import check_leak
+from zoo.data.splits.leaks import check_leak
 from zoo.errors import DataError, OptionError, examples, fault_list
 from zoo.models.backbone import Backbone
 from zoo.models.task_model import TaskModel

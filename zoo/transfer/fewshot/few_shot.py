@@ -12,15 +12,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from zoo.data.leaks import check_leak
 from zoo.data.open import open_data
 from zoo.data.sources.read import kind_of
+from zoo.data.splits.leaks import check_leak
 from zoo.data.table import Table, names_of
 from zoo.engine.inference.inference_options import InferenceOptions
-from zoo.engine.inference.predict import embed
+from zoo.engine.inference.predict import embed_table
 from zoo.engine.loading.sources import image_channels
 from zoo.errors import DataError, OptionError, check_options, checked_arguments, count, examples
-from zoo.models.backbone import Backbone, find_backbone
+from zoo.models.backbone import Backbone
+from zoo.models.find import find_backbone
 from zoo.models.task_model import TaskModel
 from zoo.saved.load import load_with_update
 from zoo.tasks.labels.names import OTHER_CLASSES
@@ -151,7 +152,7 @@ def opened(
     inputs = model.spec.inputs
     reading: dict[str, Any] = {"reads": kind_of(inputs, TASK), "channels": image_channels(inputs), **opening}
     try:
-        table = open_data(source, task=TASK, classes=classes, labelled=labelled, drop_other_classes=None, **reading)
+        table = open_data(source, task=TASK, classes=classes, labelled=labelled, **reading)
     except DataError as error:
         error.args = (str(error).replace(OTHER_CLASSES, _OWN_REMEDY),)
         raise
@@ -168,4 +169,4 @@ def features_of(model: Backbone | TaskModel, tables: tuple[Table, ...], options:
     """Return the pooled features of tables, ``(samples, dim)`` float32 each, from one backbone with its values."""
     if isinstance(model, Backbone):
         model = model.adapt(max(2, len(tables[0].classes)), task=TASK)
-    return [torch.from_numpy(embed(model, replace(table, targets=None, classes=()), skippable=False, **options)) for table in tables]
+    return [torch.from_numpy(embed_table(model, replace(table, targets=None, classes=()), **options)) for table in tables]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from zoo.data.folds import folds_of
+from zoo.data.splits.folds import folds_of
 from zoo.data.table import Table
 from zoo.engine.solved.head_solver import WITHOUT_FOLDS, solve
 from zoo.errors import OptionError, did_you_mean

@@ -16,7 +16,7 @@ from zoo.data.texts.tokenizers import open_tokenizer
 from zoo.declare import Text
 from zoo.engine.inference.inference_options import InferenceOptions
 from zoo.engine.inference.output_blocks import Block, run_blocks
-from zoo.engine.inference.predict import embed
+from zoo.engine.inference.predict import embed_table
 from zoo.models.task_model import TaskModel
 
 Array = npt.NDArray[Any]
@@ -38,7 +38,7 @@ def pooled(model: TaskModel, table: Table, options: Mapping[str, Any], *, remedy
         remedy: What the warning proposes; empty to read them in windows.
     """
     if not remedy or "overflow" in options or not isinstance(model.inputs, Text):
-        return embed(model, table, skippable=False, **options)
+        return embed_table(model, table, **options)
     blocks: list[Block] = []
     long = run_blocks(model, table, model.embed_batch, InferenceOptions(**options), each=blocks.append)
     if told := long.truncation(table.source, model.inputs.max_length, remedy=remedy):

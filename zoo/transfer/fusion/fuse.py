@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.leaks import check_leak
+from zoo.data.splits.leaks import check_leak
 from zoo.declare import Image, Text
 from zoo.errors import OptionError, count, did_you_mean, fault_list
 from zoo.models.backbone import Backbone

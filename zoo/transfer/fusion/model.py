@@ -13,7 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from zoo.engine.inference.predict import predict_outputs
+from zoo.engine.inference.all_outputs import run_whole
+from zoo.engine.inference.inference_options import InferenceOptions
 from zoo.engine.loading.stream import Function
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
@@ -149,7 +150,7 @@ class Fusion:
         if "text" in self.models:
             warn_of_cut_texts(self.models["text"], parts.there("text"), self.tokens)
         given: dict[str, Any] = {"quiet": True} | {name: self.options[name] for name in PASSES if name in self.options}
-        return predict_outputs(self.network, packed_table(self.models, parts, self.tokens), forward, skippable=False, **given).values
+        return run_whole(self.network, packed_table(self.models, parts, self.tokens), forward, InferenceOptions(**given)).values
 
 
 def load_fusion(folder: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None) -> Fusion:

@@ -110,8 +110,7 @@ def read_parts(
         if with_labels is not False:
             given |= {"label_columns": label_columns, "uncertain": uncertain}
         with _own_remedies():
-            given |= {"keep_unreadable": True, "drop_other_classes": None}
-            tables[kind] = open_data(frame, task=task, reads=kind, labelled=with_labels, classes=classes, **given)
+            tables[kind] = open_data(frame, task=task, reads=kind, labelled=with_labels, classes=classes, keep_unreadable=True, **given)
     _check_one_split(tables[kinds[0]], labelled=bool(labelled))
     _check_files(tables)
     inputs = {kind: [table.inputs[row] for row in range(len(table))] for kind, table in tables.items()}

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from zoo.data.folds import folds_of
+from zoo.data.splits.folds import folds_of
 from zoo.data.table import Table
 from zoo.engine.solved.fitted_layers import Rows
 from zoo.engine.solved.head_solver import WITHOUT_FOLDS, Solution, held_out_logits, solve

@@ -14,8 +14,9 @@ import numpy.typing as npt
 from torch import Tensor
 
 from zoo.data.table import Table
+from zoo.engine.inference.all_outputs import run_whole
+from zoo.engine.inference.inference_options import InferenceOptions
 from zoo.engine.inference.metrics import compute_metrics
-from zoo.engine.inference.predict import predict_outputs
 from zoo.engine.options.model_selection import Best
 from zoo.engine.options.recipe import Recipe
 from zoo.engine.rundir.run_folder import Run, write_run
@@ -231,7 +232,7 @@ def _passes(fusion: Fusion, training: Mapping[str, Any]) -> dict[str, Any]:
 
 def _measured(network: TaskModel, valid: Table, passes: Mapping[str, Any]) -> dict[str, float]:
     """Return the metrics of the task on labelled rows."""
-    outputs = predict_outputs(network, valid, network, quiet=True, skippable=False, **passes).values
+    outputs = run_whole(network, valid, network, InferenceOptions(**passes)).values
     return compute_metrics(find_task(network.task), outputs, np.asarray(valid.targets), valid.classes)
 
 

@@ -98,7 +98,7 @@ class MaskedPatches(SelfSupervised):
 
     def __init__(self, base: Supervised, method: MaskedAutoencoder, patches: Patches) -> None:
         super().__init__(base)
-        self._share, self._seed, self._patches = method.hidden_share, base.config.seed, patches
+        self._share, self._seed, self._patches = method.mask_ratio, base.config.seed, patches
         values = patches.side**2 * base.model.inputs.channels  # type: ignore[union-attr]  # of images
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._seed)
@@ -127,7 +127,7 @@ class MaskedAutoencoder(Method):
     patch are normalised. Never judge it by a linear probe alone: its features are made to be fine-tuned.
 
     Attributes:
-        hidden_share: Share of the patches that are hidden, in (0, 1).
+        mask_ratio: Share of the patches that are masked, in (0, 1).
         decoder_width: Width of the decoder, a multiple of 32; 512 in the paper.
         decoder_depth: Blocks of the decoder, at least 1; 8 in the paper.
 
@@ -135,7 +135,7 @@ class MaskedAutoencoder(Method):
         OptionError: If a value is out of range.
     """
 
-    hidden_share: float = 0.75
+    mask_ratio: float = 0.75
     decoder_width: int = 128
     decoder_depth: int = 2
 
@@ -144,8 +144,8 @@ class MaskedAutoencoder(Method):
 
     def __post_init__(self) -> None:
         faults = []
-        if not is_finite(self.hidden_share) or not 0 < self.hidden_share < 1:
-            faults.append(f"hidden_share is {self.hidden_share!r}; it must be a number above 0 and below 1")
+        if not is_finite(self.mask_ratio) or not 0 < self.mask_ratio < 1:
+            faults.append(f"mask_ratio is {self.mask_ratio!r}; it must be a number above 0 and below 1")
         if not is_whole(self.decoder_width) or self.decoder_width < HEAD_WIDTH or self.decoder_width % HEAD_WIDTH:
             faults.append(f"decoder_width is {self.decoder_width!r}; it must be a multiple of {HEAD_WIDTH}")
         if not is_whole(self.decoder_depth) or self.decoder_depth < 1:

@@ -118,20 +118,20 @@ class MaskedLanguage(Method):
     weights, as that of BERT or RoBERTa, else from random values, and is dropped afterwards.
 
     Attributes:
-        share: Share of the tokens of a text that are to be predicted, in (0, 1); of these 80 % are hidden, 10 % are others, 10 % stay.
+        mask_ratio: Share of the tokens of a text that are to be predicted, in (0, 1); of these 80 % are hidden, 10 % are others, 10 % stay.
 
     Raises:
         OptionError: If it is out of range.
     """
 
-    share: float = 0.15
+    mask_ratio: float = 0.15
 
     name: ClassVar[str] = "mlm"
     recipe: ClassVar[Recipe] = OWN_RECIPES["mlm"]
 
     def __post_init__(self) -> None:
-        if not is_finite(self.share) or not 0 < self.share < 1:
-            raise OptionError(f"share is {self.share!r}; it must be a number above 0 and below 1")
+        if not is_finite(self.mask_ratio) or not 0 < self.mask_ratio < 1:
+            raise OptionError(f"mask_ratio is {self.mask_ratio!r}; it must be a number above 0 and below 1")
 
     def __call__(self, base: Supervised) -> MaskedWords:
         """Return the objective of a run.
@@ -153,7 +153,7 @@ class MaskedLanguage(Method):
             faults.append("it has no torch.nn.Embedding, whose rows are the tokens")
         if faults or embeddings is None or token is None:
             raise OptionError(fault_list(f"{model.spec.name} cannot learn to predict hidden words:", faults))
-        masking = Masking(int(token), frozenset(map(int, special)), embeddings.num_embeddings, self.share)
+        masking = Masking(int(token), frozenset(map(int, special)), embeddings.num_embeddings, self.mask_ratio)
         return MaskedWords(base, masking, embeddings)
 
 

@@ -22,8 +22,9 @@ from zoo.engine.rundir.run_folder import Run, claim_folder, release_folder
 from zoo.engine.runtime.launch_env import launched
 from zoo.engine.runtime.signals import going_on
 from zoo.errors import DataError, InterruptedRunError, OptionError, count, did_you_mean, fault_list
-from zoo.models.backbone import Backbone, configured, find_backbone
+from zoo.models.backbone import Backbone, configured
 from zoo.models.build_options import has_pooler
+from zoo.models.find import find_backbone
 from zoo.models.task_model import TaskModel
 from zoo.models.wrap import WrappedBackbone
 from zoo.transfer.method import Method

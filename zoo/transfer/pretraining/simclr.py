@@ -56,7 +56,7 @@ class Views(SelfSupervised):
         hidden = method.hidden or dim
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(base.config.seed)
-            self.projection = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, method.projected))
+            self.projection = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, method.projection_dim))
         self.module = nn.ModuleDict({"model": base.model, "projection": self.projection})
 
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
@@ -81,7 +81,7 @@ class SimClr(Method):
 
     Attributes:
         temperature: What cosine similarities are divided by, above 0; the lower, the more the nearest images count.
-        projected: Width of the projection, on which the loss is computed and which is dropped afterwards.
+        projection_dim: Width of the projection, on which the loss is computed and which is dropped afterwards.
         hidden: Width of its hidden layer; 0 is that of the features.
 
     Raises:
@@ -89,7 +89,7 @@ class SimClr(Method):
     """
 
     temperature: float = 0.5
-    projected: int = 128
+    projection_dim: int = 128
     hidden: int = 0
 
     name: ClassVar[str] = "simclr"
@@ -99,7 +99,7 @@ class SimClr(Method):
         faults = []
         if not is_finite(self.temperature) or self.temperature <= 0:
             faults.append(f"temperature is {self.temperature!r}; it must be a number above 0")
-        for name, least in (("projected", 1), ("hidden", 0)):
+        for name, least in (("projection_dim", 1), ("hidden", 0)):
             value = getattr(self, name)
             if not is_whole(value) or not least <= value <= WIDEST:
                 faults.append(f"{name} is {value!r}; it must be a whole number from {least} to {WIDEST}")

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from zoo.declare.digest_forms import is_sha256
 from zoo.errors import WeightsError, owner_prefix
 from zoo.util.atomic_write import cache_folder, write_json
-from zoo.util.digest_forms import is_sha256
 from zoo.util.file_digest import file_digest
 from zoo.weights.entry_lock import READ_ONLY, entry_lock
 from zoo.weights.safetensors_header import read_header

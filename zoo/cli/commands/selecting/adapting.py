@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.cli.arguments.parser import Commands
-from zoo.cli.commands.training import VALID, add_run_arguments, find_declared, job_of, read_settings
+from zoo.cli.commands.training import VALID, add_run_arguments, read_settings
+from zoo.cli.job import find_declared, job_of
 from zoo.cli.output.stdout import Output, metrics_line, show_log, table
 from zoo.engine.runtime.progress import in_time_units
 from zoo.engine.runtime.signals import ending_early

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.cli.arguments.parser import Commands
 from zoo.cli.arguments.pass_options import labelled_options, labelled_settings
-from zoo.cli.commands.training import RECIPES, add_run_arguments, find_declared, job_of, read_settings
+from zoo.cli.commands.training import RECIPES, add_run_arguments, read_settings
+from zoo.cli.job import find_declared, job_of
 from zoo.cli.output.stdout import Output, format_metrics, show_log, table
 from zoo.cli.output.wording import as_typed
 from zoo.engine.runtime.progress import in_time_units
@@ -53,7 +54,7 @@ def cross_validate(options: argparse.Namespace, out: Output) -> None:
     Raises:
         OptionError: If an option contradicts several folds.
     """
-    from zoo.data.folds import check_numbers
+    from zoo.data.splits.folds import check_numbers
 
     settings, *_ = check_together(
         "this cross-validation cannot run:",

@@ -44,8 +44,8 @@ def pretrain(options: argparse.Namespace, out: Output) -> None:
     check_exists(Path(options.data))
     given: dict[str, Any] = {name: getattr(options, name) for name in _OWN if getattr(options, name) is not None}
     given |= settings.pairs(options.set, "--set")
-    from zoo.cli.commands.training import configured_backbone
-    from zoo.models.backbone import find_backbone
+    from zoo.cli.job import configured_backbone
+    from zoo.models.find import find_backbone
     from zoo.transfer.pretraining.pretrain import pretrain as run
 
     if not options.quiet:

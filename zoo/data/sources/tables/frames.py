@@ -16,7 +16,7 @@ from zoo.data.sources.tables.columns import Cells, find_columns, plain_name, usu
 from zoo.data.sources.tables.table_files import CLASS_NAMES, SOURCE, parse_file
 from zoo.data.table import NO_GROUP
 from zoo.data.texts.text_inputs import texts_of
-from zoo.data.unreadable_input import Unreadable, skip_hint
+from zoo.data.unreadable_input import Unreadable, UnreadableInputsError
 from zoo.errors import DataError, count, examples
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ def read_frame(
     try:
         raw = raw_of(values, chosen, options, source, base=base)
     except DataError as error:
-        raise DataError(f"{error}{doubt}") from error
+        error.args = (f"{error}{doubt}",)
+        raise
     return replace(raw, classes=classes) if classes else raw
 
 
@@ -143,9 +144,13 @@ def raw_of(
     """
     if chosen.get("group") not in (None, "group", options.columns.get("group")):
         values["group"] = _with_own_groups(values["group"], chosen["group"], source)
-    for role in ("group", "split") if options.keep_unreadable else ("file_name", "text", "text_pair", "words", "group", "split"):
-        hint = ", or leave the column out" if role in ("group", "split") else skip_hint(options.keep_unreadable)
-        _refuse_empty(values.get(role, []), role, chosen.get(role, ""), source, hint)
+    if not options.keep_unreadable:
+        for role in ("file_name", "text", "text_pair", "words"):
+            if wrong := _empty_cells(values.get(role, []), role, chosen.get(role, ""), source):
+                raise UnreadableInputsError(wrong)
+    for role in ("group", "split"):
+        if wrong := _empty_cells(values.get(role, []), role, chosen.get(role, ""), source):
+            raise DataError(f"{wrong}, or leave the column out")
     if inputs is None:
         if "file_name" in values:
             names = [_file_name(item) for item in values["file_name"]]
@@ -203,9 +208,8 @@ def group_text(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _refuse_empty(values: Sequence[Any], role: str, column: str, source: str, hint: str) -> None:
+def _empty_cells(values: Sequence[Any], role: str, column: str, source: str) -> str:
+    """Return which cells of a column are empty, and what to do; empty where none is."""
     rows = [f"row {row}" for row, value in enumerate(values) if is_empty(value)]
-    if rows:
-        raise DataError(
-            f"{source}: {column!r} ({role}) is empty in {count(len(rows), 'row')}: {examples(rows)}; fill it in or remove the rows{hint}"
-        )
+    fault = f"{source}: {column!r} ({role}) is empty in {count(len(rows), 'row')}: {examples(rows)}; fill it in or remove the rows"
+    return fault if rows else ""

@@ -7,7 +7,7 @@ from itertools import combinations
 
 import numpy as np
 
-from zoo.data.leaks import group_pairs, rows_by_group
+from zoo.data.splits.leaks import group_pairs, rows_by_group
 from zoo.data.table import NO_GROUP, PIXELS, Array, Table
 from zoo.errors import count, examples
 from zoo.select.audit.findings.finding import Finding, found

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.folds import folds_of
 from zoo.data.sources.cells import is_missing
+from zoo.data.splits.folds import folds_of
 from zoo.data.table import PIXELS, Array, Table, split_word
 from zoo.errors import count, examples
 from zoo.select.audit.findings.exact import label_of

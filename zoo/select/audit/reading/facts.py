@@ -16,14 +16,14 @@ import numpy as np
 import PIL.Image
 
 from zoo.data.images.decode import decode
-from zoo.data.images.dicom import WindowLevel
-from zoo.data.images.volumes import read_volume
+from zoo.data.images.scans.dicom import WindowLevel
+from zoo.data.images.scans.volumes import read_volume
 from zoo.data.table import PIXELS, Array, Table
 from zoo.data.unreadable_input import Unreadable
+from zoo.engine.runtime.cores import usable_cores
 from zoo.errors import CorruptInputError, MissingExtraError, ZooError
 from zoo.select.audit.reading.headers import dicom_facts, volume_facts
 from zoo.select.audit.reading.kept import Arrays, Kept, Report, blockwise
-from zoo.util.cores import usable_cores
 
 VERSION = 2  # of what is kept
 MOST_IMAGES, MOST_VOLUMES = 16, 2  # decoded at once; each thread holds a whole volume

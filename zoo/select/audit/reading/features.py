@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from zoo.data.folds import folds_of
+from zoo.data.splits.folds import folds_of
 from zoo.data.table import Array, Table
 from zoo.engine.cache.feature_memo import feature_memo, model_key, table_key
 from zoo.engine.inference.inference_options import InferenceOptions

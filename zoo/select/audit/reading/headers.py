@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.images.dicom import is_dicom
-from zoo.data.images.nifti import VOLUMES, Array
+from zoo.data.images.scans.dicom import is_dicom
+from zoo.data.images.scans.nifti import VOLUMES, Array
 
 SCANNER = ("Manufacturer", "ManufacturerModelName", "StationName")  # DICOM PS3.3 C.7.5.1
 SIDECAR = ("Manufacturer", "ManufacturersModelName", "StationName")  # the same in BIDS (Gorgolewski et al. 2016)

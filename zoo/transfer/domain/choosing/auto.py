@@ -15,11 +15,11 @@ from zoo.engine.train.fit import check_kinds
 from zoo.engine.train.job import Job, resolve_job
 from zoo.errors import OptionError, fault_list, refusals
 from zoo.models.task_model import TaskModel
+from zoo.select.log_once import each_message_once
 from zoo.select.recipe_search.halving import seconds_of
 from zoo.tasks.find import find_task
 from zoo.transfer.domain.choosing.choice_record import finished_choice
 from zoo.transfer.domain.choosing.comparison import Comparison
-from zoo.util.log_once import each_message_once
 
 
 def fit_adapted(

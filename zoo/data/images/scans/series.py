@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.images.dicom import is_dicom, read_slice
-from zoo.data.images.nifti import Array, nibabel_for, read_nifti
+from zoo.data.images.scans.dicom import is_dicom, read_slice
+from zoo.data.images.scans.nifti import Array, nibabel_for, read_nifti
 from zoo.errors import CorruptInputError, count
 
 EVEN = 0.02  # of the step between slices, by which steps may differ

@@ -120,7 +120,7 @@ def _chosen(dataset: Any, frame: int | None, name: str) -> int:
     if frame is None and total > 1:
         raise CorruptInputError(
             f"{name} has {total} frames; pass the one you mean as an image, "
-            "zoo.data.images.dicom.read_dicom(path, frame=K), or save it as a file"
+            "zoo.data.images.scans.dicom.read_dicom(path, frame=K), or save it as a file"
         )
     if frame is not None and not 0 <= frame < total:
         raise CorruptInputError(f"{name} has no frame {frame}; it has {total}, counted from 0")

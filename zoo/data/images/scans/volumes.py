@@ -23,8 +23,8 @@ import numpy as np
 import torch
 
 from zoo.data.images.augment import Augment
-from zoo.data.images.nifti import ARRAYS, VOLUMES, Array, load_array, read_nifti
-from zoo.data.images.series import read_series
+from zoo.data.images.scans.nifti import ARRAYS, VOLUMES, Array, load_array, read_nifti
+from zoo.data.images.scans.series import read_series
 from zoo.declare import Volume
 from zoo.errors import CorruptInputError, DataError, MissingExtraError, count
 

@@ -16,7 +16,7 @@ import numpy as np
 import PIL.Image
 
 from zoo.data.raw import Chain
-from zoo.data.sources.torch_items import Items, below_wrapper, column_of_tensors
+from zoo.data.sources.torch_data.items import Items, below_wrapper, column_of_tensors
 from zoo.data.table import PIXELS, Array, Table, View
 from zoo.errors import count, examples
 from zoo.util.file_digest import file_digest

@@ -13,8 +13,8 @@ from zoo.data.raw import Raw, ReadOptions
 from zoo.data.sources.input_checks import refuse_swapped
 from zoo.data.sources.tables.columns import USUAL, usual_columns
 from zoo.data.sources.tables.frames import raw_of
-from zoo.data.sources.torch_items import Items, fetch, of_each, plain, torch_class
-from zoo.data.sources.torch_labels import labelled, targets_of
+from zoo.data.sources.torch_data.items import Items, fetch, of_each, plain, torch_class
+from zoo.data.sources.torch_data.labels import labelled, targets_of
 from zoo.errors import LISTED, CorruptInputError, DataError, OptionError, check_options, did_you_mean, examples
 
 log = logging.getLogger("zoo")

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from zoo.data.duplicates import equal_samples, merged_groups
+from zoo.data.splits.duplicates import equal_samples, merged_groups
 from zoo.data.table import Array, Table, looks_like_valid, rows_of_split, split_word
 from zoo.errors import LISTED, DataError, HoldOutError, count, examples
 from zoo.tasks.labels.names import is_number

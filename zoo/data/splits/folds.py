@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from zoo.data.duplicates import equal_samples, merged_groups
-from zoo.data.split import is_single_label, normal_group
+from zoo.data.splits.duplicates import equal_samples, merged_groups
+from zoo.data.splits.train_valid import is_single_label, normal_group
 from zoo.data.table import Array, Table
 from zoo.data.texts.encode import TextWindow
 from zoo.errors import DataError, LeakError, OptionError, count, examples, fault_message

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from zoo.data.raw import Raw
-from zoo.data.sources.torch_items import fetch, of_each, plain, torch_class
+from zoo.data.sources.torch_data.items import fetch, of_each, plain, torch_class
 from zoo.data.table import spread_rows
 from zoo.errors import examples
 

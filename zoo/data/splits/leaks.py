@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from zoo.data.duplicates import content_keys
-from zoo.data.split import normal_group
+from zoo.data.splits.duplicates import content_keys
+from zoo.data.splits.train_valid import normal_group
 from zoo.data.table import NO_GROUP, PIXELS, Table
 from zoo.errors import LeakError, count, examples, fault_list
 

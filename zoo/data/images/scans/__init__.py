@@ -1,0 +1,1 @@
+"""Scans: DICOM images and series, NIfTI files, and volumes resampled from them."""

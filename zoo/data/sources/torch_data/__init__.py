@@ -1,0 +1,1 @@
+"""Torch datasets as sources of data: their items, targets and names of classes."""

@@ -1,0 +1,1 @@
+"""Splits and folds of a table, by class and group, and the equal samples that they keep together."""
