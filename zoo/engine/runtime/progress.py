@@ -31,7 +31,7 @@ def time_left(seconds: Sequence[float], epochs: int, *, more: bool) -> str:
     """
     counted = seconds[1:] or seconds
     estimate = epochs * sum(counted) / len(counted)
-    return "" if estimate < 1 else f"{'over' if more else 'about'} {in_time_units(estimate)}"
+    return "" if estimate < 1 else f"{'at least' if more else 'about'} {in_time_units(estimate)}"
 
 
 class Progress:
