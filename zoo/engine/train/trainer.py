@@ -120,7 +120,7 @@ class Training:
                 if ranks.main:
                     write_stop(context.folder, signal, self.state)
                 raise ranks.known(interrupted(signal, context.folder, parts.position)) from None
-            except Exception as error:
+            except (Exception, KeyboardInterrupt) as error:  # an interrupt of the user's own loss or metric
                 self._writer.rescue(self._guard.check)
                 if isinstance(error, OwnPartError):
                     number = error.epoch or min(self.state.epoch + 1, len(parts.epochs))
