@@ -47,12 +47,12 @@ def line(width: int, **options: Any) -> str:
 
 
 def test_lines_fit_the_terminal_and_the_mark_of_the_best_epoch_never_wraps() -> None:
-    whole = "gradual  epoch 100/100  train 12.3456  valid 1.2345  balanced_accuracy 0.9876  29290 samples/s  at least 3 min left  *\n"
+    whole = "gradual  epoch 100/100  train 12.3456  valid 1.2345  balanced_accuracy 0.9876  29290 samples/s  at least 3 min left  best\n"
     assert line(200, left="at least 3 min") == whole
-    assert line(105, left="at least 3 min") == whole.replace("  29290 samples/s", "")
-    assert line(85, left="at least 3 min") == whole.replace("  29290 samples/s", "").replace("  at least 3 min left", "")
-    assert line(70, left="at least 3 min") == "gradual  epoch 100/100  train 12.3456  balanced_accuracy 0.9876  *\n"
-    assert "  cached  *" in line(200, cached=True)
+    assert line(108, left="at least 3 min") == whole.replace("  29290 samples/s", "")
+    assert line(88, left="at least 3 min") == whole.replace("  29290 samples/s", "").replace("  at least 3 min left", "")
+    assert line(73, left="at least 3 min") == "gradual  epoch 100/100  train 12.3456  balanced_accuracy 0.9876  best\n"
+    assert "  cached  best" in line(200, cached=True)
 
 
 def test_the_time_left_counts_epochs_that_compute() -> None:

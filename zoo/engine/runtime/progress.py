@@ -86,7 +86,7 @@ class Progress:
         Args:
             record: The epoch's record.
             epochs: Epochs of the run.
-            best: Whether it is the best so far.
+            best: Whether it is the best so far, which is said behind it.
             cached: Whether its features were computed before, so that samples per second say nothing.
             left: Estimated time to the end of the run.
         """
@@ -100,7 +100,7 @@ class Progress:
             "metric": f"  {self.monitor} {score_text(self.monitor, record[self.monitor])}" if self.monitor in record else "",
             "rate": ("  cached" if cached else f"  {record['samples_per_second']:.0f} samples/s") if trained else "",
             "left": f"  {left} left" if left else "",
-            "best": "  *" if best else "",
+            "best": "  best" if best else "",
         }
         for name in ("rate", "left", "loss"):  # what is given up first where there is no room
             if sum(map(len, parts.values())) > self._width:

@@ -211,7 +211,7 @@ def _line(result: TrialResult, monitor: str, *, best: bool) -> str:
     what = "the default recipe" if result.default else f"{result.recipe}{f' ({options})' if options else ''}"
     note = f"; {result.note}" if result.note else ""
     state = "" if result.state == "complete" else f" {result.state}"
-    return f"trial {result.number}: {what}:{value}{state}, {in_time_units(result.seconds)}{note}{' *' if best else ''}"
+    return f"trial {result.number}: {what}:{value}{state}, {in_time_units(result.seconds)}{note}{', the best so far' if best else ''}"
 
 
 def _result(trial: Any) -> TrialResult | None:
