@@ -7,6 +7,7 @@ import enum
 import io
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -283,3 +284,32 @@ def test_a_large_pickle_of_arrays_comes_with_a_way_to_save_it(tmp_path: Path) ->
     torch.save({"a": np.zeros(2_200_000)}, tmp_path / "net.pth")
     with pytest.raises(WeightsError, match=r"save them with safetensors\.numpy\.save_file"):
         read_checkpoint(tmp_path / "net.pth")
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "told"),
+    [
+        (zoo, "list_backbone", "did you mean 'list_backbones'"),
+        (zoo, "cross_validate", "it is zoo.select.cross_validate"),
+        (zoo.select, "tunes", "did you mean 'tune'"),
+        (zoo.transfer, "fixmatch", "did you mean 'FixMatch'"),
+        (zoo.transfer, "load", "it is zoo.load"),
+    ],
+)
+def test_a_mistyped_name_of_a_module_names_the_nearest_one(module: Any, name: str, told: str) -> None:
+    with pytest.raises(AttributeError, match=told):
+        getattr(module, name)
+
+
+def test_the_name_of_a_backbone_in_place_of_a_run_is_told_as_such(tmp_path: Path) -> None:
+    calls = (
+        lambda: zoo.load("zoo/glyphnet"),
+        lambda: zoo.select.compare("zoo/glyphnet", "other"),
+        lambda: zoo.select.soup(["zoo/glyphnet", "other"], images(3), out=tmp_path / "out"),
+        lambda: zoo.select.wise_ft("zoo/glyphnet", "other", out=tmp_path / "out"),
+    )
+    for call in calls:
+        with pytest.raises(zoo.ZooError, match=r"'zoo/glyphnet' is a pretrained backbone, .*zoo.get\('zoo/glyphnet'\).*zoo train"):
+            call()
+    with pytest.raises(zoo.ZooError, match="there is no folder 'zoo/glyphnett'"):
+        zoo.load("zoo/glyphnett")

@@ -22,6 +22,8 @@ from zoo.util.typed_words import join_names, plain_value, split_names
         ('"cat, small",dog', ["cat, small", "dog"]),
         ('cat, "dog, ""big""", 5" disk', ["cat", 'dog, "big"', '5" disk']),
         ("cat", ["cat"]),
+        ('"cat\nsmall",dog', ["cat\nsmall", "dog"]),
+        ('"cat\rsmall"', ["cat\rsmall"]),
         ("cat,", ["cat", ""]),
         ("", [""]),
     ],

@@ -267,7 +267,9 @@ def test_a_calibration_that_was_cut_off_leaves_a_model_that_opens(tmp_path: Path
     assert zoo.load(folder).calibration is None
 
 
-def test_the_likeliest_classes_are_those_of_the_probabilities_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_likeliest_classes_are_those_of_the_probabilities_everywhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     for folder in ("model", "many"):
         model = zoo.load(folder)
         shares = model.predict_proba("data")
@@ -288,8 +290,11 @@ def test_the_likeliest_classes_are_those_of_the_probabilities_everywhere(tmp_pat
     (line, header) = reversed(run_zoo(["predict", "model", "data/blue/0.png", "--top", "1"], capsys)[1].splitlines())
     assert header.split() == ["input", "prediction", "top_1"]
     assert line.split()[1] == line.split()[2]
-    code, told = run_zoo(["predict", "model", "data", "--top", "4"], capsys)
-    assert (code, "--top 4, and the model has 3 classes" in told) == (2, True)
+    assert len(model.predict("data", top=7)[0]) == len(NAMES)
+    assert run_zoo(["predict", "model", "data", "--top", "4"], capsys)[0] == 0
+    assert caplog.text.count("top=4 (--top): the model has 3 classes") == 1
+    code, told = run_zoo(["predict", "model", "data", "--top", "0"], capsys)
+    assert (code, "--top 0: give a whole number from 1 to 3" in told) == (2, True)
     with pytest.raises(zoo.ZooError, match="the task 'regression' has no likeliest"):
         zoo.get("zoo/glyphnet").adapt(1, task="regression").predict("data", top=1)
     with pytest.raises(zoo.ZooError, match="sets and top"):

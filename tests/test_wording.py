@@ -111,7 +111,7 @@ def test_an_unknown_command_names_the_nearest_one(word: str, near: str, capsys: 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ("predict zoo/glyphnet a.png", "'zoo/glyphnet' is a pretrained backbone, which has no classes yet; train one on labelled data"),
+        ("predict zoo/glyphnet a.png", "'zoo/glyphnet' is a pretrained backbone, which has no trained head yet: zoo.get"),
         ("predict nowhere a.png", "there is no folder 'nowhere'"),
         ("predict a.png model", "the order is zoo predict MODEL INPUTS"),
         ("eval photos model", "the order is zoo eval MODEL DATA"),
@@ -120,6 +120,17 @@ def test_an_unknown_command_names_the_nearest_one(word: str, near: str, capsys: 
         ("rank photos zoo/glyphnet", "backbones are named by --candidates"),
         ("data photos", "the word 'check' is missing before 'photos'"),
         ("train zoo/glyphnet photos --bs 8", "'--bs' (here: --batch-size)"),
+        ("train zoo/glyphnet photos --test more", "'--test' (zoo eval MODEL DATA measures on test data)"),
+        ("train zoo/glyphnet --data photos", "'--data' (it stands without a flag: zoo train NAME DATA)"),
+        (
+            "train zoo/glyphnet photos --label-column kind --gpu",
+            "'--label-column' (here: --columns label=NAME), '--gpu' (here: --set device=cuda)",
+        ),
+        ("soup a b --on photos", "'--on' (here: --valid)"),
+        ("compare a b --tets photos", "'--tets' (did you mean '--test'?)"),
+        ("eval model --test photos", "'--test' (it stands without a flag: zoo eval MODEL DATA)"),
+        ("rank photos --backbones a b", "'--backbones' (here: --candidates)"),
+        ("predict model photos -o x.csv", "'-o' (here: --out)"),
         ("rank photos --then tune", "it is 'tune'; it can be: train"),
         ("", "name a command: list, show"),
     ],

@@ -104,7 +104,9 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(_LAZY[name]), name)
     if name in (*_SUBMODULES, *_MODULES):
         return importlib.import_module(f"zoo.{name}")
-    raise AttributeError(f"module 'zoo' has no attribute {name!r}")
+    from zoo.util.missing_attribute import missing_attribute
+
+    raise missing_attribute(__name__, name)
 
 
 def __dir__() -> list[str]:

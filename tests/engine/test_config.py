@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from zoo.data.images.augment import Augment
+from zoo.engine.inference.inference_options import InferenceOptions
 from zoo.engine.optim.optimizer import check_optimizer
 from zoo.engine.options.augment_options import AUGMENT_FIELDS
 from zoo.engine.options.begun import as_begun, option_differences
@@ -122,6 +123,8 @@ def test_a_size_of_a_wrong_kind_says_what_it_must_be(size: Any) -> None:
     with pytest.raises(OptionError, match=r"image_size is .*; it must be a number of pixels, or two \(height, width\)$"):
         resolve("full", {"image_size": size})
     assert resolve("full", {"image_size": "48"}).image_size == (48, 48)
+    passed = InferenceOptions(image_size="48", batch_size="8", workers=" 0 ")  # type: ignore[arg-type]  # what fit takes too
+    assert (passed.image_size, passed.batch_size, passed.workers) == (48, 8, 0)
     with pytest.raises(OptionError, match="image_size is 0; it must be at least 1 pixel"):
         resolve("full", {"image_size": 0})
 

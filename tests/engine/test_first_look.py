@@ -47,17 +47,17 @@ def line(width: int, **options: Any) -> str:
 
 
 def test_lines_fit_the_terminal_and_the_mark_of_the_best_epoch_never_wraps() -> None:
-    whole = "gradual  epoch 100/100  train 12.3456  valid 1.2345  balanced_accuracy 0.9876  29290 samples/s  over 3 min left  *\n"
-    assert line(200, left="over 3 min") == whole
-    assert line(100, left="over 3 min") == whole.replace("  29290 samples/s", "")
-    assert line(80, left="over 3 min") == whole.replace("  29290 samples/s", "").replace("  over 3 min left", "")
-    assert line(70, left="over 3 min") == "gradual  epoch 100/100  train 12.3456  balanced_accuracy 0.9876  *\n"
-    assert "  cached  *" in line(200, cached=True)
+    whole = "gradual  epoch 100/100  train 12.3456  valid 1.2345  balanced_accuracy 0.9876  29290 samples/s  at least 3 min left  best\n"
+    assert line(200, left="at least 3 min") == whole
+    assert line(108, left="at least 3 min") == whole.replace("  29290 samples/s", "")
+    assert line(88, left="at least 3 min") == whole.replace("  29290 samples/s", "").replace("  at least 3 min left", "")
+    assert line(73, left="at least 3 min") == "gradual  epoch 100/100  train 12.3456  balanced_accuracy 0.9876  best\n"
+    assert "  cached  best" in line(200, cached=True)
 
 
 def test_the_time_left_counts_epochs_that_compute() -> None:
     assert time_left([50.0, 10.0, 12.0], 20, more=False) == "about 4 min"
-    assert time_left([30.0], 2, more=True) == "over 60.0 s"
+    assert time_left([30.0], 2, more=True) == "at least 60.0 s"
     assert time_left([0.01], 20, more=True) == ""
     assert time_left([30.0], 0, more=False) == ""
     assert [in_time_units(seconds) for seconds in (1.44, 600, 7200)] == ["1.4 s", "10 min", "2 hours"]

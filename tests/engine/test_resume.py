@@ -103,6 +103,24 @@ def test_a_resumed_run_is_bit_equal_to_an_uninterrupted_one(
     assert timeless(run.history) == history
 
 
+@pytest.mark.parametrize("last", [2, 3, 4])
+def test_an_interrupt_of_the_users_own_function_is_a_stop_with_a_checkpoint(last: int, whole: Callable[..., Any], tmp_path: Path) -> None:
+    seen = list[int]()
+
+    def on_epoch(record: dict[str, Any]) -> None:
+        seen.append(record["epoch"])
+        if seen == [*range(1, last + 1)]:
+            raise KeyboardInterrupt
+
+    with pytest.raises(InterruptedRunError, match="a checkpoint is in"):
+        fit(tmp_path, on_epoch=on_epoch)
+    net, run = fit(tmp_path, on_epoch=on_epoch, resume=True)
+    expected, history = whole({})
+    assert seen == [1, 2, 3, 4]
+    assert difference(values(net), expected) == 0.0
+    assert timeless(run.history) == history
+
+
 # The tuning epochs only, and the second read of the validation data.
 @pytest.mark.parametrize(("reads", "where"), [(5, "train"), (36, "train"), (60, "train"), (14, "valid"), (36, "valid")])
 def test_a_resumed_regression_is_bit_equal_to_an_uninterrupted_one(reads: int, where: str, tmp_path: Path) -> None:

@@ -45,8 +45,8 @@ def test_the_commands_predict_and_eval_read_a_fusion(
     capsys.readouterr()
     assert run("eval", saved, rows, "--json") == 0
     assert json.loads(capsys.readouterr().out)["accuracy"] == pytest.approx(fusion.evaluate(test)["accuracy"])
-    assert run("predict", saved, rows, "--sets", "0.9", "--image-size", "8") == 2
-    assert "--sets, --image-size: " in capsys.readouterr().err
+    assert run("predict", saved, rows, "--sets", "0.9", "--image-size", "8", "--top", "0") == 2
+    assert "--top, --sets, --image-size: " in capsys.readouterr().err
     assert "predictions mean nothing" not in caplog.text
     assert run("predict", str(tmp_path / "saved" / "text"), "it is good") == 0
     assert "it is a part of a fusion, whose own head is not used there, so predictions mean nothing" in caplog.text

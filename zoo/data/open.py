@@ -104,6 +104,7 @@ def open_data(
 def open_splits(
     train: Any,
     valid: Any = None,
+    test: Any = None,
     *,
     task: str = "single-label",
     columns: Mapping[str, str | Sequence[str]] = _NONE,
@@ -117,12 +118,13 @@ def open_splits(
     Args:
         train: A source as ``open_data`` takes it, with or without splits.
         valid: Another source, whose rows are the split ``valid`` unless it has splits of its own.
+        test: A further one, whose rows are the split ``test``.
         task: As in ``open_data``.
-        columns: As in ``open_data``, for both sources.
+        columns: As in ``open_data``, for all sources.
         reads: Kind of the inputs.
         label_columns: As in ``open_data``.
         uncertain: As in ``open_data``; None masks.
-        root: As in ``open_data``, for both sources.
+        root: As in ``open_data``, for all sources.
 
     Returns:
         The rows with a split for each: ``train``, ``valid``, ``test`` or a name of its own. Rows without a label have the target -1, or
@@ -133,9 +135,8 @@ def open_splits(
     """
     kind = find_task(task)
     options = ReadOptions(columns, None, reads, label_columns, root, keep_unreadable=True, skip_broken=True)
-    parts = [_in_splits(read_labelled(train, options, kind), "train")]
-    if valid is not None:
-        parts.append(_in_splits(read_labelled(valid, options, kind), "valid"))
+    sources = {"train": train, "valid": valid, "test": test}
+    parts = [_in_splits(read_labelled(source, options, kind), name) for name, source in sources.items() if source is not None]
     raw = join(parts, " and ".join(part.source for part in parts))
     labels = raw.labels or ()
     known = [row for row, label in enumerate(labels) if not is_unlabelled(label, empty_is_none=not kind.exclusive and kind.has_classes)]
@@ -183,7 +184,7 @@ def open_train_valid(
         valid: Another source, None, or False for no validation.
         task: As in ``open_data``.
         classes: Class names in the order of the targets, or None for those of both sources together.
-        columns: As in ``open_data``, for both sources.
+        columns: As in ``open_data``, for all sources.
         valid_split: Value of the split column that is held out, such as a fold ``"0"``.
         seed: Seed of a hold-out.
         allow_leak: Allow files and groups with samples on both sides; they are logged, and stand in the record of a run.

@@ -12,8 +12,8 @@ import pydantic
 from zoo.declare import Origin
 from zoo.errors import SavedModelError, did_you_mean, fault_list
 from zoo.registry.local_names import run_without_model
+from zoo.saved.missing_folder import missing_folder
 from zoo.tasks.find import is_task, task_names
-from zoo.util.near_paths import did_you_mean_path
 
 CONFIG_LIMIT = 10_000_000
 MAX_CLASSES = 10_000_000
@@ -214,11 +214,11 @@ def read_config(folder: Path) -> Config:
     """Read and validate config.json; of an ensemble that of its first member, as all predict the same.
 
     Raises:
-        SavedModelError: If the folder is not a saved model, with the nearest existing one, or its config.json has faults.
+        SavedModelError: If the folder is not a saved model, with what its name may mean, or its config.json has faults.
     """
     path = folder / "config.json"
     if not folder.exists():
-        raise SavedModelError(f"there is no folder {str(folder)!r}{did_you_mean_path(folder)}; give the folder of a saved model")
+        raise missing_folder(folder, "the folder of a saved model")
     if not path.is_file() and (members := read_members(folder)):
         return read_config(members[0])
     if not path.is_file() and any((folder / name).is_file() for name in ("run.json", "cv.json")):

@@ -164,7 +164,7 @@ def _trained(job: Job, start: TaskModel, run: Run) -> dict[str, Callable[[], Job
     }
 
     def again(model: TaskModel, config: Config) -> Job:
-        return make_job(model, config, job.open_data, validated=True, own=job.own, quiet=True)
+        return make_job(model, config, job.open_data, validated=True, own=job.own, quiet=True, advises=False)
 
     def resolved(recipe: Recipe, **options: Any) -> Config:
         return resolve(recipe, shared | options, task=start.task, check_optimizer=check_optimizer)

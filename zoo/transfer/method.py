@@ -7,7 +7,10 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from zoo.errors import OptionError
+
 if TYPE_CHECKING:
+    from zoo.declare import BackboneSpec
     from zoo.engine.objective.objective import Objective
     from zoo.engine.objective.supervised import Supervised
     from zoo.engine.options.config import Config
@@ -27,10 +30,12 @@ class Method:
     Attributes:
         name: The name for ``zoo train --objective``, by which ``zoo.transfer.names`` finds the class.
         recipe: The recipe of runs that name none, one of ``zoo.transfer.recipes``; None for that of the task.
+        reads: Modalities of the backbones that it trains; none for all.
     """
 
     name: ClassVar[str] = ""
     recipe: ClassVar[Recipe | None] = None
+    reads: ClassVar[tuple[str, ...]] = ()
 
     def __call__(self, base: Supervised) -> Objective:
         """Return the objective of a run.
@@ -48,8 +53,21 @@ class Method:
             config: The configuration, as the options that were given make it.
 
         Raises:
-            OptionError: Naming the option.
+            OptionError: Naming the option, or that the backbone reads something else.
         """
+        self.check_reads(model.spec)
+
+    def check_reads(self, spec: BackboneSpec) -> None:
+        """Check that the method trains backbones that read such inputs.
+
+        Raises:
+            OptionError: With a method for what the backbone reads.
+        """
+        if self.reads and spec.modality not in self.reads:
+            wanted = " and ".join(f"{kind}s" for kind in self.reads)
+            other = "mlm" if spec.modality == "text" else "simclr"
+            found = f"{self.name} is for {wanted}, and backbone {spec.name!r} reads {spec.modality}s"
+            raise OptionError(f"{found}; take method={other!r} (--method)")
 
     def describe(self) -> dict[str, Any]:
         """Return the name and the options as plain data, for the record of a run; models and data by their type."""

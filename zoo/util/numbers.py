@@ -16,6 +16,11 @@ def is_whole(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
+def whole_of(value: Any) -> Any:
+    """Return the whole number that a text of digits is, as ``fit`` takes it; anything else as it is."""
+    return int(value) if isinstance(value, str) and value.strip().isdecimal() else value
+
+
 def is_finite(value: Any) -> bool:
     """Return whether a value is a number that is finite as float32, and no truth value."""
     return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= _LARGEST  # type: ignore[operator]

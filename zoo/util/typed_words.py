@@ -43,5 +43,5 @@ def split_names(words: str, called: str = "the list") -> list[str]:
 def join_names(names: Iterable[str]) -> str:
     """Return names as ``split_names`` reads them."""
     line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(list(names))
-    return line.getvalue()
+    csv.writer(line).writerow(list(names))  # with its usual end of line, whose characters it quotes in a name
+    return line.getvalue().removesuffix("\r\n")

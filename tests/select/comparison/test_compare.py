@@ -150,9 +150,9 @@ def test_runs_are_compared_on_data_that_all_predict(tmp_path: Path, capsys: pyte
     with pytest.raises(SystemExit) as done:
         main(["compare", *runs])
     assert not done.value.code
-    assert "give data that all predict: --on DATA" in capsys.readouterr().out
+    assert "give data that all predict: --test DATA" in capsys.readouterr().out
     with pytest.raises(SystemExit) as done:
-        main(["compare", *runs, "--on", str(tmp_path / "test"), "--json"])
+        main(["compare", *runs, "--test", str(tmp_path / "test"), "--json"])
     assert not done.value.code
     told = json.loads(capsys.readouterr().out)
     (pair,) = told["pairs"]
@@ -168,7 +168,7 @@ def test_runs_are_compared_on_data_that_all_predict(tmp_path: Path, capsys: pyte
     with pytest.raises(SystemExit) as done:
         main(["compare", *runs, "--columns", "label=kind"])
     assert done.value.code == 2
-    assert "columns: options of the evaluation on data; give --on" in capsys.readouterr().err
+    assert "columns: options of the evaluation on data; give --test" in capsys.readouterr().err
     assert pair["better"] == runs[0]
     assert pair["low"] > 0
     assert pair["p"] < 0.05

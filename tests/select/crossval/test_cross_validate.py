@@ -53,6 +53,12 @@ def test_the_folds_of_a_probe_take_one_pass_through_the_backbone(tmp_path: Path)
     assert found.scores["accuracy"].mean > 0.9
 
 
+def test_an_option_without_effect_is_told_once_for_all_folds(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "zoo")
+    validated(tmp_path / "cv", folds=3, epochs=2)
+    assert caplog.text.count("epochs=2 has no effect") == 1
+
+
 @pytest.mark.usefixtures("toys")
 @pytest.mark.parametrize("recipe", ["linear-probe", "top"])
 def test_a_fold_is_a_run_with_the_values_that_the_same_rows_give_alone(recipe: str, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from zoo.errors import CorruptInputError, DataError, DiskFullError, InterruptedR
 from zoo.registry.registry import Registry, use_registry
 from zoo.select.ranking import finetune, search
 from zoo.select.ranking.rank import rank
+from zoo.select.ranking.ranking import same_reasons
 
 ALL = ["toy/small", "toy/large"]
 
@@ -273,11 +274,17 @@ def test_a_reason_that_candidates_share_is_told_once(tmp_path: Path, capsys: pyt
     with pytest.raises(OptionError) as error:
         ranked(tmp_path, candidates=["toy/absent", "toy/absent-too"], quiet=False)
     told = capsys.readouterr().err
-    assert "rank: toy/absent-too is left out, for the same reason as toy/absent" in told
+    assert "rank: one more is left out for the same reason as toy/absent (toy/absent-too)\n" in told
     for text in (told, str(error.value)):
         assert text.count("/nowhere/model.safetensors") == 1
         assert "toy/absent: toy/absent" not in text
     assert "toy/absent, toy/absent-too: " in str(error.value)
+
+
+def test_reasons_that_differ_in_the_names_of_weights_are_one() -> None:
+    said = {name: f"cannot get {name}.a1@main of {name}.a1" for name in ("timm/net18", "timm/net18d", "timm/net34")}
+    said |= {"timm/net18.a1": said["timm/net18"], "toy/other": "no memory"}
+    assert same_reasons(said) == [["timm/net18", "timm/net18d", "timm/net34", "timm/net18.a1"], ["toy/other"]]
 
 
 def test_data_that_no_candidate_reads_and_too_few_samples_are_errors(tmp_path: Path) -> None:

@@ -71,6 +71,15 @@ def test_the_data_are_warned_of_once_for_all_trials(tmp_path: Path, caplog: pyte
     assert caplog.text.count("fewer than 5 samples in train") == 1
 
 
+def test_options_that_do_not_suit_a_recipe_are_told_of_the_default_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "zoo")
+    tuned(tmp_path / "tune", trials=4, epochs=1, search={"recipe": ["lp-ft", "linear-probe"]}, only=["recipe"])
+    told = [entry.getMessage() for entry in caplog.records if "epochs" in entry.getMessage()]
+    assert told == ["epochs is 1 and the recipe 'layer-decay' has 2 phases; left out: tune"]
+    tuned(tmp_path / "more", trials=3, epochs=2, search={"recipe": ["linear-probe", "full"]}, only=["recipe"])
+    assert "has no effect" not in caplog.text
+
+
 def test_trials_share_what_is_frozen(tmp_path: Path) -> None:
     net = model()
     seen = count_samples(net.backbone.get_submodule("conv1"))

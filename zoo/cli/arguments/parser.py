@@ -11,25 +11,11 @@ import shlex
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NoReturn, TypeVar
 
+from zoo.cli.arguments.meant import NEAREST_COMMANDS, meant_flag, near_flag
 from zoo.errors import did_you_mean
-from zoo.models.checks.misplaced import RENAMED
 from zoo.util.typed_words import join_names
 
 T = TypeVar("T")
-# Words that people type for commands of another name, whose spelling is not near.
-NEAREST_COMMANDS = {
-    **dict.fromkeys(("fit", "finetune", "fine-tune", "run"), "zoo train"),
-    **dict.fromkeys(("test", "evaluate", "score", "validate"), "zoo eval"),
-    **dict.fromkeys(("infer", "inference", "classify"), "zoo predict"),
-    **dict.fromkeys(("features", "extract", "encode"), "zoo embed"),
-    **dict.fromkeys(("search", "find", "models", "backbones", "ls"), "zoo list"),
-    **dict.fromkeys(("info", "describe", "inspect", "summary"), "zoo show NAME"),
-    **dict.fromkeys(("install", "fetch", "pull", "get"), "zoo download"),
-    **dict.fromkeys(("check", "audit", "check-data"), "zoo data check"),
-    **dict.fromkeys(("help", "commands"), "zoo --help"),
-    "report": "zoo show RUN says how a run came about, zoo compare RUN OTHER what it reached, zoo eval RUN DATA measures it",
-    "version": "zoo --version",
-}
 Commands = Any  # argparse keeps the class of its subparsers private
 
 
@@ -44,13 +30,10 @@ class Parser(argparse.ArgumentParser):
         options, unknown = self.parse_known_args(list(arguments))
         if unknown:
             command = self._command(options.command)
-            known = [*command._option_string_actions]
+            known = command._option_string_actions
             # The values of unknown options are left over as well, and are not named.
             culprits = [word for word in unknown if word.startswith("-")] or unknown
-            names = [
-                f"{word!r}{_by_set(word, known) or renamed(word, known) or did_you_mean(word.partition('=')[0], known)}"
-                for word in culprits
-            ]
+            names = [f"{word!r}{meant_flag(word, command) if word.startswith('-') else near_flag(word, known)}" for word in culprits]
             hint = "" if any(word.startswith("-") for word in unknown) else getattr(options, "surplus", "")
             hint = command.joined_values(arguments, unknown) or hint
             command.error(f"zoo {options.command} does not know {', '.join(names)}{hint}")
@@ -101,25 +84,6 @@ def _plain(message: str) -> str:
             return f"there is no word {found[2]!r} here{near}" if near else f"the word {choices[0]!r} is missing before {found[2]!r}"
         return f"argument {found[1]}: it is {found[2]!r}{did_you_mean(found[2], choices)}; it can be: {', '.join(choices)}"
     return message
-
-
-def renamed(word: str, known: Collection[str]) -> str:
-    """Return what a flag of another library is called here, or nothing."""
-    name = RENAMED.get(word.partition("=")[0].lstrip("-").replace("-", "_"))
-    flag = f"--{name.replace('_', '-')}" if name else ""
-    if not flag or not (flag in known or "--set" in known):
-        return ""
-    return f" (here: {flag})" if flag in known else f" (here: --set {name}=…)"
-
-
-def _by_set(word: str, known: Collection[str]) -> str:
-    """Return how an option of ``fit`` without a flag of its own is given, or nothing."""
-    if "--set" not in known:
-        return ""
-    from zoo.engine.options.config import OPTIONS  # here, as its library takes long to import
-
-    name = word.partition("=")[0].lstrip("-").replace("-", "_")
-    return f" (here: --set {name}=…)" if name in OPTIONS else ""
 
 
 def whole_or_auto(word: str) -> int | str:

@@ -26,7 +26,8 @@ def register(commands: Commands) -> None:
     add = command.add_argument
     add("action", choices=("check",), metavar="check", help="the one thing that is done with data")
     add("data", metavar="DATA", help=DATA)
-    add("--valid", metavar="DATA", help="validation or test data in a place of their own; else the splits of DATA")
+    add("--valid", metavar="DATA", help="validation data in a place of their own; else the splits of DATA")
+    add("--test", metavar="DATA", help="test data in a place of their own")
     add("--task", default="single-label", help="what the labels are for: single-label, multi-label, regression or token-classification")
     add("--reads", metavar="KIND", help="image, volume, text or words; else the backbone, the columns and the files decide")
     add("--backbone", metavar="NAME", help="a backbone or saved model for features; zoo/glyphnet for images; 'none' for none")
@@ -55,7 +56,7 @@ def check(options: argparse.Namespace, out: Output) -> None:
     from zoo.cli.arguments import settings
     from zoo.data.sources.folders import check_exists
 
-    for given in filter(None, (options.data, options.valid)):
+    for given in filter(None, (options.data, options.valid, options.test)):
         check_exists(Path(given))
     if not (options.json or options.quiet):
         show_log()
@@ -67,6 +68,7 @@ def check(options: argparse.Namespace, out: Output) -> None:
     audit = check_data(
         options.data,
         options.valid,
+        options.test,
         task=options.task,
         reads=options.reads,
         backbone=options.backbone,

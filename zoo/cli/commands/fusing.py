@@ -252,7 +252,7 @@ def _opened(options: argparse.Namespace, command: str) -> Fusion:
     if command != "eval" and len(options.inputs) != 1:
         raise OptionError(f"{options.model!r} is a fusion and reads one table; {count(len(options.inputs), 'input')} are given")
     given = {name: value for name, value in vars(options).items() if name not in (*OF_FUSIONS, *OF_ALL)}
-    odd = [f"--{name.replace('_', '-')}" for name, value in given.items() if value not in (None, False, "stop")]
+    odd = [f"--{name.replace('_', '-')}" for name, value in given.items() if not (value is None or value is False or value == "stop")]
     if odd:
         taken = "--root, --columns, --batch-size, --json" + (", --out, --overwrite" if command != "eval" else "")
         raise OptionError(f"{', '.join(odd)}: {options.model!r} is a fusion, of which zoo {command} takes only {taken}")

@@ -13,7 +13,7 @@ from zoo.engine.loading.sources import channels_of, refuse_window
 from zoo.engine.runtime.input_changes import resized, with_overflow
 from zoo.errors import CorruptInputError, DataError, OptionError, checked_fields, did_you_mean
 from zoo.models.task_model import TaskModel
-from zoo.util.numbers import is_whole
+from zoo.util.numbers import is_whole, whole_of
 
 BATCH_SIZE = 64
 ON_ERROR = ("stop", "skip")
@@ -49,6 +49,8 @@ class InferenceOptions:
     quiet: bool = True
 
     def __post_init__(self) -> None:
+        for name in ("image_size", "batch_size", "workers"):  # as fit() reads them
+            object.__setattr__(self, name, whole_of(getattr(self, name)))
         if not is_whole(self.batch_size):
             raise OptionError(f"batch_size is {self.batch_size!r}; it must be a whole number")
         if self.batch_size < 1:

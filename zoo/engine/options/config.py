@@ -24,7 +24,7 @@ from zoo.engine.options.option_types import (
     weights_by_class,
 )
 from zoo.engine.options.recipe import LONG, RANKED, SCHEDULES, TRAINS, WIDE, Recipe, batch_size_for
-from zoo.util.numbers import is_whole
+from zoo.util.numbers import is_whole, whole_of
 
 
 def _as_text(value: Any) -> Any:
@@ -309,7 +309,7 @@ class Config(BaseModel):
     @field_validator("image_size", mode="before")
     @classmethod
     def _square(cls, value: Any) -> Any:
-        side = int(value) if isinstance(value, str) and value.strip().isdecimal() else value
+        side = whole_of(value)
         if is_whole(side):
             return int(side), int(side)
         if side is not None and not (isinstance(side, (list, tuple)) and len(side) == 2):

@@ -22,18 +22,20 @@ from zoo.tasks.task import Task
 log = logging.getLogger("zoo")
 
 
-def check_fits(model: TaskModel, config: Config, *, validated: bool = True) -> None:
+def check_fits(model: TaskModel, config: Config, *, validated: bool = True, advises: bool = True) -> None:
     """Check that every given option applies to the model and its task.
 
     Args:
         model: The model.
         config: The resolved configuration.
         validated: Whether there will be validation data.
+        advises: Whether settings that are valid but rarely intended are told.
 
     Raises:
         OptionError: If options for images are given for texts, options for classes for a regression, and the like; all at once.
     """
-    _warn(model, config)
+    if advises:
+        _warn(model, config)
     kind = model.spec.modality
     unread = [name for name, option in DECLARED.items() if option.reads and kind not in option.reads and is_given(config, name)]
     unread += _unused_augmentation(config, kind)

@@ -32,6 +32,7 @@ class RunContext:
         stop: Set by a signal; polled after every step and every batch of a pass.
         own: The user's own parts.
         pixels: Decoded pixels that other models read too, or None.
+        advises: Whether options that do not suit the recipe are told.
     """
 
     config: Config
@@ -43,6 +44,7 @@ class RunContext:
     stop: StopFlag
     own: OwnParts = field(default_factory=OwnParts)
     pixels: PixelStore | None = None
+    advises: bool = True
 
     @property
     def device(self) -> torch.device:

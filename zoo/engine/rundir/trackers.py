@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from zoo.engine.options.own_parts import name_of
 from zoo.engine.rundir.run_context import RunContext
 from zoo.engine.runtime.device import random_state, restore_random_state
+from zoo.engine.runtime.signals import Stopped
 from zoo.errors import OptionError, OwnPartError, ZooError, did_you_mean
 
 log = logging.getLogger("zoo")
@@ -49,6 +51,9 @@ class EpochReports:
         try:
             if function is not None:
                 function(dict(record))
+        except KeyboardInterrupt as error:  # of the function itself: during a run, signals only set the flag
+            self._context.stop.signum = signal.SIGINT
+            raise Stopped from error
         except Exception as error:
             # Optuna's TrialPruned is its way to end a trial.
             if isinstance(error, ZooError) or type(error).__module__.partition(".")[0] == "optuna":

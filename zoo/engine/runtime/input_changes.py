@@ -9,7 +9,7 @@ from typing import Any
 from zoo.declare import OVERFLOWS, Image, Inputs, Text, Volume
 from zoo.errors import OptionError, did_you_mean
 from zoo.models.task_model import TaskModel
-from zoo.util.numbers import is_whole
+from zoo.util.numbers import is_whole, whole_of
 
 log = logging.getLogger("zoo")
 
@@ -20,8 +20,9 @@ def resized(model: TaskModel, inputs: Inputs, size: Any) -> Inputs:
     Raises:
         OptionError: If it is not an image, the size is not positive, or the backbone runs at its own size only.
     """
-    sides = (size, size) if is_whole(size) else size
-    if not (isinstance(sides, list | tuple) and len(sides) == 2 and all(map(is_whole, sides))):
+    size = whole_of(size)
+    sides = (size, size) if is_whole(size) else [*map(whole_of, size)] if isinstance(size, list | tuple) else ()
+    if not (len(sides) == 2 and all(map(is_whole, sides))):
         raise OptionError(f"image_size is {size!r}; it must be a number of pixels, or two (height, width)")
     if min(sides) < 1:
         raise OptionError(f"image_size is {size}; it must be at least 1 pixel")

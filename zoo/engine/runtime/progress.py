@@ -31,7 +31,7 @@ def time_left(seconds: Sequence[float], epochs: int, *, more: bool) -> str:
     """
     counted = seconds[1:] or seconds
     estimate = epochs * sum(counted) / len(counted)
-    return "" if estimate < 1 else f"{'over' if more else 'about'} {in_time_units(estimate)}"
+    return "" if estimate < 1 else f"{'at least' if more else 'about'} {in_time_units(estimate)}"
 
 
 class Progress:
@@ -86,7 +86,7 @@ class Progress:
         Args:
             record: The epoch's record.
             epochs: Epochs of the run.
-            best: Whether it is the best so far.
+            best: Whether it is the best so far, which is said behind it.
             cached: Whether its features were computed before, so that samples per second say nothing.
             left: Estimated time to the end of the run.
         """
@@ -100,7 +100,7 @@ class Progress:
             "metric": f"  {self.monitor} {score_text(self.monitor, record[self.monitor])}" if self.monitor in record else "",
             "rate": ("  cached" if cached else f"  {record['samples_per_second']:.0f} samples/s") if trained else "",
             "left": f"  {left} left" if left else "",
-            "best": "  *" if best else "",
+            "best": "  best" if best else "",
         }
         for name in ("rate", "left", "loss"):  # what is given up first where there is no room
             if sum(map(len, parts.values())) > self._width:

@@ -222,7 +222,7 @@ def _train(
             objective = make_objective(job.objective, supervised, config)
             check_same_modules(objective.module, objective.frozen, ranks)
             progress = Progress(job.quiet or not ranks.main, objective.monitor)
-            context = RunContext(config, accelerator, ranks, folder, layout, progress, stop, job.own)
+            context = RunContext(config, accelerator, ranks, folder, layout, progress, stop, job.own, advises=job.advises)
             with further_modules(objective, context.device), active(objective, supervised):
                 training = Training(objective, context)
                 if ranks.main:

@@ -43,6 +43,7 @@ class Job:
         objective: Makes the objective, or None.
         quiet: Show nothing.
         begun: Whether it goes on in the folder of a run that has begun.
+        advises: Whether options that do not suit the recipe are told; a search, which chose the recipe, leaves that out.
     """
 
     model: TaskModel
@@ -52,6 +53,7 @@ class Job:
     objective: MakeObjective | None
     quiet: bool
     begun: bool = False
+    advises: bool = True
 
     def sized(self, tables: Tables) -> Job:
         """Return the job with the options that depend on the number of samples, where neither an option nor the recipe decides them.
@@ -93,6 +95,7 @@ def make_job(
     own: OwnParts | None = None,
     objective: MakeObjective | None = None,
     quiet: bool = False,
+    advises: bool = True,
 ) -> Job:
     """Return the job of a model and a configuration that was resolved for it.
 
@@ -104,16 +107,17 @@ def make_job(
         own: The user's own parts.
         objective: Makes the objective, or None.
         quiet: Show nothing.
+        advises: See ``Job``.
 
     Raises:
         OptionError: If an option does not apply to the model, its task, the own parts or the objective.
     """
     own = own or OwnParts()
     check_own_parts(model, config, own)
-    check_fits(model, config, validated=validated)
+    check_fits(model, config, validated=validated, advises=advises)
     if refuse := getattr(objective, "refuse", None):
         refuse(model, config)
-    return Job(model, config, open_data, own, objective, quiet)
+    return Job(model, config, open_data, own, objective, quiet, advises=advises)
 
 
 def resolve_job(
@@ -126,6 +130,7 @@ def resolve_job(
     objective: MakeObjective | None,
     quiet: bool = False,
     divided: bool = True,
+    advises: bool = True,
 ) -> Job:
     """Return the job of the arguments of ``fit``.
 
@@ -138,6 +143,7 @@ def resolve_job(
         objective: Makes the objective, or None.
         quiet: Show nothing.
         divided: Hold samples out where ``valid`` is None, however few there are; else see ``whole_up_to``.
+        advises: See ``Job``.
 
     Raises:
         OptionError: For unknown options, an objective that is none, values out of range and options that do not apply to the model's task.
@@ -157,4 +163,4 @@ def resolve_job(
     judged = divided or objective is not None or bool(own.metrics) or own.on_epoch is not None
     few = whole_up_to(config, find_task(model.task), judged=judged)
     opening = partial(open_for_fit, model, train, valid, config, whole_up_to=few)
-    return make_job(model, config, opening, validated=valid is not False, own=own, objective=objective, quiet=quiet)
+    return make_job(model, config, opening, validated=valid is not False, own=own, objective=objective, quiet=quiet, advises=advises)

@@ -75,7 +75,7 @@ class Training:
         self.steady = not stores or _are_steady(objective, context)
         if not self.steady:
             epochs = _epochs(objective, config, self.batches.steps, steady=False)
-        if config.epochs and config.epochs > len(epochs) and all(epoch.solved for epoch in epochs):
+        if context.advises and config.epochs and config.epochs > len(epochs) and all(epoch.solved for epoch in epochs):
             log.info("epochs=%d has no effect: the head is solved in one; solve_head=False trains it", config.epochs)
         objective.total_steps, objective.ranks = sum(epoch.steps for epoch in epochs), ranks
         self.parts = RunParts(objective, context, epochs)
@@ -120,7 +120,7 @@ class Training:
                 if ranks.main:
                     write_stop(context.folder, signal, self.state)
                 raise ranks.known(interrupted(signal, context.folder, parts.position)) from None
-            except Exception as error:
+            except (Exception, KeyboardInterrupt) as error:  # an interrupt of the user's own loss or metric
                 self._writer.rescue(self._guard.check)
                 if isinstance(error, OwnPartError):
                     number = error.epoch or min(self.state.epoch + 1, len(parts.epochs))

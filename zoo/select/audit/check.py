@@ -33,6 +33,7 @@ _NONE: Mapping[str, str | Sequence[str]] = MappingProxyType({})
 def check_data(
     train: Any,
     valid: Any = None,
+    test: Any = None,
     *,
     task: str = "single-label",
     reads: str | None = None,
@@ -52,6 +53,7 @@ def check_data(
     Args:
         train: A source as ``zoo.data.open.open_data`` takes it; all its splits are looked at.
         valid: Another source, or None.
+        test: A further one, or None.
         task: The task that the labels are for.
         reads: Kind of the inputs: ``image``, ``volume``, ``text`` or ``words``; None goes by the backbone, the columns and the files.
         backbone: Name of a backbone, or folder of a saved model, whose features are used; None is ``zoo/glyphnet`` for images and none
@@ -81,7 +83,7 @@ def check_data(
     backbone = False if backbone == NO_BACKBONE else backbone
     _check_given(skip, backbone, inference)
     options: dict[str, Any] = {"columns": columns, "label_columns": label_columns, "uncertain": uncertain, "root": root}
-    data = open_for_check(train, valid, task=task, reads=reads, inputs=_declared_inputs(backbone), **options)
+    data = open_for_check(train, valid, test, task=task, reads=reads, inputs=_declared_inputs(backbone), **options)
     folder = None if out is None else Path(out)
     with Progress(quiet, "") as progress, stop_signals() as stop, nullcontext() if folder is None else _claimed(folder):
         checking = Checking(data, progress, stop, Kept(folder and folder / CACHE), seed, frozenset(skip))

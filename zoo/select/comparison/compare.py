@@ -63,19 +63,19 @@ class Comparison:
         return f"{self.entries[pair.better].name} is better than {other} by {self.metric}: {values}"
 
 
-def compare(*runs: str | Path, on: Any = None, metric: str | None = None, **options: Any) -> Comparison:
+def compare(*runs: str | Path, test: Any = None, metric: str | None = None, **options: Any) -> Comparison:
     """Compare finished runs and cross-validations: what they differ in, their scores, and whether these can be told apart.
 
-    Cross-validations on the same folds, three or more, are compared by the corrected resampled t (Nadeau and Bengio 2003). With ``on``,
+    Cross-validations on the same folds, three or more, are compared by the corrected resampled t (Nadeau and Bengio 2003). With ``test``,
     on other folds of the same samples, and with two folds, the difference of the predictions is drawn 1000 times (bootstrap), beside
     McNemar's test for accuracy.
     With more than two entries, p-values and intervals are adjusted for the number of pairs.
 
     Args:
         *runs: Folders of runs or cross-validations, two or more.
-        on: Labelled data that all of them predict; None takes the out-of-fold predictions.
+        test: Labelled data that all of them predict, also called ``on``; None takes the out-of-fold predictions.
         metric: The metric of the tests, also one that is measured on request; None for that of the first entry.
-        **options: As for ``evaluate``, with ``on``.
+        **options: As for ``evaluate``, with ``test``.
 
     Raises:
         OptionError: For fewer than two runs, one that is given twice, other tasks, or a metric that the task does not have.
@@ -86,8 +86,11 @@ def compare(*runs: str | Path, on: Any = None, metric: str | None = None, **opti
     places = [Path(run).resolve() for run in runs]
     if twice := dict.fromkeys(str(run) for run, place in zip(runs, places, strict=True) if places.count(place) > 1):
         raise OptionError(f"compare takes different runs, and {', '.join(map(repr, twice))} is given more than once")
-    if options and on is None:
-        raise OptionError(f"{', '.join(options)}: options of the evaluation on data; give on=… (--on)")
+    if "on" in options and test is not None:
+        raise OptionError("test and on are the same data, and both are given; leave on= out")
+    test = options.pop("on", test)
+    if options and test is None:
+        raise OptionError(f"{', '.join(options)}: options of the evaluation on data; give test=… (--test)")
     entries = tuple([read_entry(run) for run in runs])
     if faults := [f"{entry.name} has the task {entry.task!r}" for entry in entries if entry.task != entries[0].task]:
         raise OptionError(fault_list(f"{entries[0].name} has the task {entries[0].task!r}, and others cannot be compared with it:", faults))
@@ -96,7 +99,7 @@ def compare(*runs: str | Path, on: Any = None, metric: str | None = None, **opti
     wanted = metric or entries[0].monitor
     more = {} if wanted in task.monitors else _on_request(task, wanted, own)
     metric = resolve_monitor(wanted, task, [*own, *more], name="metric")
-    found = [(None, None) if on is None else _evaluated(entry, on, options, metric, more) for entry in entries]
+    found = [(None, None) if test is None else _evaluated(entry, test, options, metric, more) for entry in entries]
     predictions = [one for one, _ in found]
     scores = [_score(entry, metrics, metric) for entry, (_, metrics) in zip(entries, found, strict=True)]
     couples = list(itertools.combinations(range(len(entries)), 2))
@@ -163,9 +166,9 @@ def _tested(
             return {"note": "they could not read the same samples, or have their classes in another order"}
         return by_samples(one, other, metric, level=level, more=more)
     if first.folds is None or second.folds is None:
-        return {"note": "there are no predictions for the same samples; give data that all predict: on=… (--on DATA)"}
+        return {"note": "there are no predictions for the same samples; give data that all predict: test=… (--test DATA)"}
     if first.data != second.data:
-        return {"note": "they were made on different data; give data that all predict: on=… (--on DATA)"}
+        return {"note": "they were made on different data; give data that all predict: test=… (--test DATA)"}
     enough = len(first.folds.folds) >= LEAST or not has_draws(first.task)  # of two folds the t-test says next to nothing
     if enough and first.division == second.division and metric in first.scores and metric in second.scores:
         return by_folds(first.folds, second.folds, metric, level=level)
@@ -184,7 +187,7 @@ def _out_of_fold(entry: Entry) -> tuple[Any, Predictions]:
     folders = [entry.folder / fold.folder for fold in entry.folds.folds if fold.repeat == 0]
     parts = [read_outputs(folder) for folder in folders]
     if missing := [str(folder) for folder, part in zip(folders, parts, strict=True) if part is None]:
-        raise SavedModelError(f"{examples(missing)}: the predictions are missing; cross-validate again, or give data: on=… (--on)")
+        raise SavedModelError(f"{examples(missing)}: the predictions are missing; cross-validate again, or give data: test=… (--test)")
     known = [part for part in parts if part is not None]
     rows = np.concatenate([part.rows for part in known])
     order = np.argsort(rows, kind="stable")

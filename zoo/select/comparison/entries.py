@@ -13,10 +13,10 @@ from typing import Any
 from zoo.engine.options.config import DECLARED
 from zoo.engine.rundir.run_folder import FINISHED, metrics_of
 from zoo.errors import SavedModelError
+from zoo.saved.missing_folder import missing_folder
 from zoo.select.crossval.resampled import Summary
 from zoo.select.crossval.result import RECORD, CrossValidation, read_record, read_result
 from zoo.tasks.find import find_task
-from zoo.util.near_paths import did_you_mean_path
 
 ABSENT = "-"
 
@@ -57,7 +57,7 @@ def read_entry(name: str | Path) -> Entry:
     """
     folder = Path(name)
     if not folder.is_dir():
-        raise SavedModelError(f"there is no folder {str(folder)!r}{did_you_mean_path(folder)}; give runs or cross-validations")
+        raise missing_folder(folder, "runs or cross-validations")
     if (folder / RECORD).is_file():
         with _reading(folder / RECORD):
             return _cross_validation(str(name), folder)

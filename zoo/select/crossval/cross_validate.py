@@ -128,10 +128,10 @@ def run_folds(
     inputs, labels = model.inputs, model.labels
     folder = claim_folder(out, model.spec.name, f"{config.recipe.name}-cv", resume=resume, record=RECORD)
     try:
-        with ending_early(), torch.inference_mode(False), torch.enable_grad():
-            with each_message_once():  # of repeated samples, which concern the table and its folds
-                table = check_tables(model, (without_test(job.open_data()[0]), None), config)[0]
-                parts = cross_validation_folds(table, folds, repeats=repeats, seed=config.seed, allow_leak=config.allow_leak)
+        # What concerns the table or the options holds for all folds.
+        with ending_early(), each_message_once(), torch.inference_mode(False), torch.enable_grad():
+            table = check_tables(model, (without_test(job.open_data()[0]), None), config)[0]
+            parts = cross_validation_folds(table, folds, repeats=repeats, seed=config.seed, allow_leak=config.allow_leak)
             model.inputs, model.labels = inputs_in_use(model, config, table), model.labels or table.classes or None
             job = replace(job, config=sized_for(config, min(len(fold.train) for fold in parts)))
             how = {"folds": len(parts) // repeats, "repeats": repeats, "division": division_name(table, folds), "inner_valid": inner_valid}

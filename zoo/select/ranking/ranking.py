@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -143,3 +144,17 @@ def in_order(rows: Sequence[Row], *, lower: bool) -> list[Row]:
         return row.tuned is None, -row.samples, -goodness
 
     return sorted(rows, key=key)
+
+
+def same_reasons(left_out: Mapping[str, str]) -> list[list[str]]:
+    """Return the names of candidates that were left out, those together whose reasons differ in their names only."""
+    groups: dict[str, list[str]] = {}
+    for name, reason in left_out.items():
+        groups.setdefault(without_names(name, reason), []).append(name)
+    return list(groups.values())
+
+
+def without_names(name: str, reason: str) -> str:
+    """Return a reason without the names of its candidate and of the candidate's weights, which begin with that of the network."""
+    network = name.rpartition("/")[2].partition(".")[0]
+    return re.sub(rf"{re.escape(network)}[\w.-]*", "NAME", reason)

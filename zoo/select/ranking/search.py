@@ -13,14 +13,14 @@ from zoo.data.table import Table
 from zoo.engine.runtime.progress import in_time_units
 from zoo.engine.runtime.signals import Stopped
 from zoo.engine.train.messages import SKIPPED
-from zoo.errors import CorruptInputError, DataError, DiskFullError, OptionError, ZooError, count, examples, fault_list, owner_prefix
+from zoo.errors import LISTED, CorruptInputError, DataError, DiskFullError, OptionError, ZooError, count, examples, fault_list, owner_prefix
 from zoo.models.backbone import Backbone
 from zoo.plugins.loader import describe
 from zoo.select.ranking.features import Conditions, OutsideError, read_features
 from zoo.select.ranking.finetune import FineTuning
 from zoo.select.ranking.limits import Excluded, none_left, reason_of
 from zoo.select.ranking.opening import Tables, in_parts, together
-from zoo.select.ranking.ranking import Ranking, in_order
+from zoo.select.ranking.ranking import Ranking, in_order, same_reasons, without_names
 from zoo.select.ranking.row import Row, file_of, read_row, write_row
 from zoo.select.ranking.scoring import Scorer
 from zoo.select.transferability.source_head import source_probabilities
@@ -67,6 +67,8 @@ class Search:
         self._started = time.monotonic()
         self.left_out: dict[str, str] = {}
         self.excluded: list[Excluded] = []
+        self._first: dict[str, str] = {}  # the first candidate with a reason
+        self._alike: dict[str, list[str]] = {}  # further ones that were not told of yet, by the first
 
     def scored(self) -> Ranking:
         """Score the candidates and return them in order.
@@ -105,6 +107,7 @@ class Search:
                 self.excluded += outside
             else:
                 alive.append(backbone)
+        self._note_alike()
         if not alive:
             raise self._none()
         return alive
@@ -129,6 +132,7 @@ class Search:
             row = self._attempt(backbone, tables, scorer)
             if row is not None:
                 rows[row.name] = row
+        self._note_alike()
         return rows
 
     def _out_of_time(self, name: str, row: Row | None) -> None:
@@ -218,10 +222,19 @@ class Search:
         return self._ranking(tuning.rows(ranking))
 
     def _leave_out(self, name: str, reason: str) -> None:
-        reason = reason.removeprefix(owner_prefix(name))
-        first = next((other for other, said in self.left_out.items() if _form(other, said) == _form(name, reason)), None)
-        self.left_out[name] = reason
-        self._note(f"{name} is left out{f': {reason}' if first is None else f', for the same reason as {first}'}")
+        self.left_out[name] = reason = reason.removeprefix(owner_prefix(name))
+        first = self._first.setdefault(without_names(name, reason), name)
+        if first == name:
+            self._note(f"{name} is left out: {reason}")
+        else:
+            self._alike.setdefault(first, []).append(name)
+
+    def _note_alike(self) -> None:
+        """Tell which candidates were left out since the last call for the reason of an earlier one."""
+        for first, names in self._alike.items():
+            said = f"{len(names)} more are" if len(names) > 1 else "one more is"
+            self._note(f"{said} left out for the same reason as {first} ({examples(names, LISTED)})")
+        self._alike.clear()
 
     def _note(self, line: str) -> None:
         self._conditions.progress.note(f"rank: {line}")
@@ -229,16 +242,8 @@ class Search:
     def _none(self) -> ZooError:
         if {one.name for one in self.excluded} == set(self.left_out):
             return none_left(self.excluded, self._conditions.limits, len(self._candidates))
-        alike: dict[str, list[str]] = {}
-        for name, reason in self.left_out.items():
-            alike.setdefault(_form(name, reason), []).append(name)
-        lines = [f"{examples(names)}: {self.left_out[names[0]]}" for names in alike.values()]
+        lines = [f"{examples(names)}: {self.left_out[names[0]]}" for names in same_reasons(self.left_out)]
         return OptionError(fault_list("no candidate can be scored:", lines, "Name others (candidates, --candidates); see: zoo list"))
-
-
-def _form(name: str, reason: str) -> str:
-    """Return a reason without the candidate's name, which is equal for all whose weights one network does not give."""
-    return reason.replace(name, "NAME").replace(name.rpartition("/")[2], "NAME")
 
 
 def _folder_of(backbone: Backbone) -> str:

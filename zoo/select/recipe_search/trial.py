@@ -47,7 +47,9 @@ class Trial:
         """Return the job of so many epochs; None means the whole recipe."""
         options = dict(self._options) if length is None else {**self._options, "epochs": length}
         valid = False if self.tables is not None and self.tables[1] is None else None
-        job = resolve_job(self._model, None, valid, recipe=self.recipe, options=options, objective=None, quiet=self._quiet)
+        given: dict[str, Any] = {"recipe": self.recipe, "options": options, "objective": None, "quiet": self._quiet}
+        asked = length is None and self.recipe == default_recipe(self._model.task)  # what others are told of, the search chose
+        job = resolve_job(self._model, None, valid, **given, advises=asked)
         return replace(job, open_data=self._opened)
 
     def _opened(self) -> Tables:

@@ -124,7 +124,7 @@ def run_nested(
         resume: Go on in it.
         quiet: Show nothing.
     """
-    config = resolve_job(model, None, None, recipe=how["recipe"], options=dict(options), objective=None, quiet=quiet).config
+    config = resolve_job(model, None, None, recipe=how["recipe"], options=dict(options), objective=None, advises=False).config
     folder = claim_folder(out, model.spec.name, "nested", resume=resume, record=RECORD)
     try:
         table = check_tables(model, (without_test(open_all()), None), config)[0].shared_origin()

@@ -123,7 +123,7 @@ class Trials:
     def fit(self, recipe: Recipe, options: Mapping[str, Any], folder: Path, trial: Any = None) -> Run:
         """Fine-tune once, in a folder; with a trial its pruner is asked after each epoch."""
         given = self._options | dict(options)
-        job = resolve_job(self._model, None, None, recipe=recipe, options=given, objective=None, quiet=True)
+        job = resolve_job(self._model, None, None, recipe=recipe, options=given, objective=None, quiet=True, advises=False)
         own = job.own if trial is None else replace(job.own, on_epoch=self._hook(trial, job.own.on_epoch))
         job = replace(job, open_data=lambda: self._tables, own=own)
         with untouched(self._model), joined(job.config.device, job.config.timeout) as ranks:
@@ -211,7 +211,7 @@ def _line(result: TrialResult, monitor: str, *, best: bool) -> str:
     what = "the default recipe" if result.default else f"{result.recipe}{f' ({options})' if options else ''}"
     note = f"; {result.note}" if result.note else ""
     state = "" if result.state == "complete" else f" {result.state}"
-    return f"trial {result.number}: {what}:{value}{state}, {in_time_units(result.seconds)}{note}{' *' if best else ''}"
+    return f"trial {result.number}: {what}:{value}{state}, {in_time_units(result.seconds)}{note}{', the best so far' if best else ''}"
 
 
 def _result(trial: Any) -> TrialResult | None:

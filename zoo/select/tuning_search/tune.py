@@ -149,7 +149,7 @@ def run_tuning(
     default = resolve_recipe(recipe) if recipe is not None else default_recipe(model.task)
     fixed = dict(options) | ({"recipe": default.name} if recipe is not None else {})
     space = space_of(model, default, search or {}, only=only, given=fixed)
-    job = resolve_job(model, None, None, recipe=default, options=dict(options), objective=None, quiet=quiet)
+    job = resolve_job(model, None, None, recipe=default, options=dict(options), objective=None, quiet=quiet, advises=False)
     monitor, lower = _judge_of(job)
     folder = Path(str(out)) if join else claim_folder(out, model.spec.name, "tune", resume=resume, record=RECORD)
     inputs, labels = model.inputs, model.labels

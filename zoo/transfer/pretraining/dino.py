@@ -142,6 +142,7 @@ class Dino(Method):
 
     name: ClassVar[str] = "dino"
     recipe: ClassVar[Recipe] = OWN_RECIPES["dino"]
+    reads: ClassVar[tuple[str, ...]] = ("image",)
 
     def __post_init__(self) -> None:
         faults = []
@@ -164,14 +165,10 @@ class Dino(Method):
         """Return the objective of a run.
 
         Raises:
-            OptionError: If the model reads no images, or they are not cropped; all faults at once.
+            OptionError: If the images cannot be cropped; all faults at once.
         """
         faults = []
-        if base.model.spec.modality == "text":
-            faults.append("it reads texts, of which there are no crops; take method='mlm'")
-        elif not isinstance(base.model.inputs, Image):
-            faults.append(f"it reads {base.model.spec.modality}s, of which there are no crops; take method='simclr'")
-        elif base.sources["train"].table.ready_made:
+        if base.sources["train"].table.ready_made:
             faults.append("the data are float tensors outside [0, 1], which are not cropped; give images, or values in [0, 1]")
         if base.own_augment:
             faults.append("augment is a function, and DINO makes its crops itself; give fields such as {'flip': 0.0}")

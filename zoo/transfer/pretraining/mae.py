@@ -141,6 +141,7 @@ class MaskedAutoencoder(Method):
 
     name: ClassVar[str] = "mae"
     recipe: ClassVar[Recipe] = OWN_RECIPES["mae"]
+    reads: ClassVar[tuple[str, ...]] = ("image", "volume")
 
     def __post_init__(self) -> None:
         faults = []
@@ -157,10 +158,10 @@ class MaskedAutoencoder(Method):
         """Return the objective of a run.
 
         Raises:
-            OptionError: If the model reads texts, or is no ViT whose blocks take a part of the patches.
+            OptionError: If the model is no ViT whose blocks take a part of the patches.
         """
         model = base.model
-        found: Patches | str = "it reads texts; take method='mlm'" if model.spec.modality == "text" else find_patches(model)
+        found = find_patches(model)
         if isinstance(found, str):
             raise OptionError(f"{model.spec.name} cannot be pretrained by MAE: {found}")
         return MaskedPatches(base, self, found)

@@ -128,6 +128,7 @@ class MaskedLanguage(Method):
 
     name: ClassVar[str] = "mlm"
     recipe: ClassVar[Recipe] = OWN_RECIPES["mlm"]
+    reads: ClassVar[tuple[str, ...]] = ("text",)
 
     def __post_init__(self) -> None:
         if not is_finite(self.mask_ratio) or not 0 < self.mask_ratio < 1:
@@ -137,11 +138,10 @@ class MaskedLanguage(Method):
         """Return the objective of a run.
 
         Raises:
-            OptionError: If the model reads no texts, gives no features of tokens, has no embeddings, or its tokenizer has no mask token.
+            OptionError: If the model gives no features of tokens, has no embeddings, or its tokenizer has no mask token.
         """
         model = base.model
-        if not isinstance(model.inputs, Text):
-            raise OptionError("masked language modelling is for texts, and this backbone reads none; take method='simclr'")
+        assert isinstance(model.inputs, Text), "others have been refused"
         tokenizer, embeddings = open_tokenizer(model.inputs), embeddings_of(model.backbone)
         token, special = getattr(tokenizer, "mask_token", None), getattr(tokenizer, "special_tokens", ())
         faults = []

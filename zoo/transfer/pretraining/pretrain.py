@@ -21,7 +21,7 @@ from zoo.engine.options.config import OPTIONS
 from zoo.engine.rundir.run_folder import Run, claim_folder, release_folder
 from zoo.engine.runtime.launch_env import launched
 from zoo.engine.runtime.signals import going_on
-from zoo.errors import DataError, InterruptedRunError, OptionError, count, did_you_mean, fault_list
+from zoo.errors import DataError, InterruptedRunError, OptionError, check_together, count, did_you_mean, fault_list
 from zoo.models.backbone import Backbone, configured
 from zoo.models.build_options import has_pooler
 from zoo.models.find import find_backbone
@@ -112,9 +112,13 @@ def pretrain(
         raise OptionError("pretrain runs in one process; leave --num-processes out")
     if isinstance(chosen, MaskedAutoencoder | MaskedLanguage):
         backbone = _without_pooler(backbone)
-    tables = None if probe is None else open_probe(backbone, probe, options.get("seed", 0))
+    _, table, tables = check_together(
+        f"{backbone.spec.name!r} cannot be pretrained like this:",
+        lambda: chosen.check_reads(backbone.spec),
+        lambda: _opened(backbone, unlabelled),
+        lambda: None if probe is None else open_probe(backbone, probe, options.get("seed", 0)),
+    )
     model = _features_model(backbone, options.get("seed", 0))
-    table = _opened(backbone, unlabelled, model.num_classes)
     folder = claim_folder(None if out is None else Path(out), backbone.spec.name, chosen.name, resume=resume, record=RECORD)
     try:
         write_json(folder / RECORD, {"method": chosen.describe(), "samples": len(table)})
@@ -159,7 +163,7 @@ def _features_model(backbone: Backbone, seed: int) -> TaskModel:
     return model
 
 
-def _opened(backbone: Backbone, unlabelled: Any, outputs: int) -> Table:
+def _opened(backbone: Backbone, unlabelled: Any) -> Table:
     inputs = backbone.spec.inputs
     channels = inputs.channels if isinstance(inputs, Image) else 3
     if isinstance(unlabelled, str) and unlabelled.strip():
@@ -168,7 +172,7 @@ def _opened(backbone: Backbone, unlabelled: Any, outputs: int) -> Table:
     if len(table) < LEAST:
         found = f"{table.source} has {count(len(table), 'sample')}"
         raise DataError(f"{found}, too few to learn features from: pretraining needs at least {LEAST}; fine-tune the backbone as it is")
-    unused = np.zeros((len(table), outputs), dtype=np.float32)  # a run needs targets; the objective reads none
+    unused = np.zeros((len(table), backbone.spec.features.dim), dtype=np.float32)  # a run needs targets; the objective reads none
     return replace(table, targets=unused, splits=None)
 
 

@@ -94,6 +94,7 @@ class SimClr(Method):
 
     name: ClassVar[str] = "simclr"
     recipe: ClassVar[Recipe] = OWN_RECIPES["simclr"]
+    reads: ClassVar[tuple[str, ...]] = ("image", "volume")
 
     def __post_init__(self) -> None:
         faults = []
@@ -110,13 +111,10 @@ class SimClr(Method):
         """Return the objective of a run.
 
         Raises:
-            OptionError: If the model reads no images or volumes, or they are not augmented, so that both views would be equal.
+            OptionError: If images are not augmented, so that both views would be equal.
         """
-        faults, config = [], base.config
-        if base.model.spec.modality == "text":
-            faults.append("it reads texts, of which there are no augmented views; take method='mlm'")
-        elif config.augment is None or not all(phase.augment for phase in config.recipe.phases):
-            faults.append("nothing is augmented, so both views of an image are equal; leave augment out, or name another than 'none'")
-        if faults:
-            raise OptionError(fault_list("SimCLR cannot train like this:", faults))
+        config = base.config
+        if config.augment is None or not all(phase.augment for phase in config.recipe.phases):
+            fault = "nothing is augmented, so both views of an image are equal; leave augment out, or name another than 'none'"
+            raise OptionError(fault_list("SimCLR cannot train like this:", [fault]))
         return Views(base, self)

@@ -42,9 +42,9 @@ def register(commands: Commands) -> None:
     command = commands.add_parser("compare", help=text)
     add = command.add_argument
     add("runs", metavar="RUN", nargs="+", help="folders of runs or cross-validations, two or more")
-    add("--on", metavar="DATA", help="labelled data that all of them predict; else the out-of-fold predictions")
+    add("--test", "--on", metavar="DATA", dest="test", help="labelled data that all of them predict; else the out-of-fold predictions")
     add("--metric", metavar="NAME", help="the metric of the tests; else that of the first run")
-    labelled_options(command, "only this split of the data of --on")
+    labelled_options(command, "only this split of the data of --test")
     command.set_defaults(run=compare)
 
 
@@ -97,13 +97,13 @@ def _foldable_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 def compare(options: argparse.Namespace, out: Output) -> None:
     """Print what runs differ in, their scores, and a test of every two."""
-    if options.on is not None:
+    if options.test is not None:
         from zoo.data.sources.folders import check_exists
 
-        check_exists(Path(options.on))
+        check_exists(Path(options.test))
     from zoo.select.comparison.compare import compare as compare_runs
 
-    found = compare_runs(*options.runs, on=options.on, metric=options.metric, **labelled_settings(options))
+    found = compare_runs(*options.runs, test=options.test, metric=options.metric, **labelled_settings(options))
     if options.json:
         out.json(comparison_document(found))
         return

@@ -15,7 +15,7 @@ from zoo.cli.output.stdout import Output, format_parameters, show_log, table
 from zoo.cli.output.terminal import fitted_table
 from zoo.cli.start_up import uncollected
 from zoo.engine.runtime.progress import in_time_units
-from zoo.errors import OptionError, count
+from zoo.errors import LISTED, OptionError, count, examples
 from zoo.util.numbers import interval_text, score_text
 from zoo.util.units import in_units
 
@@ -125,7 +125,10 @@ def report(found: Ranking) -> Iterator[str]:
     if found.agreement:
         yield _agreement_table(found)
     if found.left_out:
-        lines = (textwrap.fill(f"{name}: {reason}", WIDTH, subsequent_indent="    ") for name, reason in found.left_out.items())
+        from zoo.select.ranking.ranking import same_reasons  # imports numpy
+
+        reasons = (f"{examples(names, LISTED)}: {found.left_out[names[0]]}" for names in same_reasons(found.left_out))
+        lines = (textwrap.fill(text, WIDTH, subsequent_indent="    ", break_on_hyphens=False) for text in reasons)
         yield "\n".join(["left out:", *lines])
     yield f"{in_time_units(found.seconds)}, {found.dir}"
 

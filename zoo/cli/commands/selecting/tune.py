@@ -234,7 +234,7 @@ def trial_table(found: Tuning) -> str:
     failed = [f"trial {trial.number}: {trial.note}" for trial in found.trials if trial.state == "failed"]
     more = [f"{pruned} pruned"] if pruned else []
     more += [f"{len(failed)} failed ({examples(failed)})"] if failed else []
-    return "\n".join([text, *([f"and {', '.join(more)}"] if more else [])])
+    return "\n".join([text, *([f"and {', '.join(more)}"] if more else []), "* the best trial"])
 
 
 def importance_text(found: Tuning) -> str:

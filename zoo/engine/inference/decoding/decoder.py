@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo.engine.loading.stream import Function
-from zoo.errors import OptionError
+from zoo.errors import OptionError, count
 from zoo.models.ensemble import Ensemble
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
@@ -148,7 +148,7 @@ def decoder_of(
         predicts: Whether outputs of the head are wanted, of which a random one is warned of.
 
     Raises:
-        OptionError: If the thresholds or ``top`` do not fit the model, or it is not calibrated, or on too few samples.
+        OptionError: If the thresholds or ``top`` do not fit the model or its task, or it is not calibrated, or on too few samples.
     """
     if model.has_random_head and predicts:
         log.warning("%s: %s", model.spec.name, model.random_head_warning)
@@ -167,13 +167,16 @@ def decoder_of(
     if ood and calibration is not None and calibration.neighbours is None:
         raise needs_more(calibration.samples)
     if top is not None:
-        _check_top(top, task, model.num_classes)
+        top = _checked_top(top, task, model.num_classes)
     return Decoder(task, labels, model.num_classes, wanted, calibration, sets, ood, top)
 
 
-def _check_top(top: Any, task: Task, classes: int) -> None:
-    """Check that a model has so many likeliest classes."""
+def _checked_top(top: Any, task: Task, classes: int) -> int:
+    """Return how many of the likeliest classes are given: all of them where more are wanted, with a warning."""
     if isinstance(task, SeveralTasks) or task.per_token or type(task).probabilities is Task.probabilities:
         raise OptionError(f"top={top!r} (--top): the task {task.name!r} has no likeliest classes of an input; leave it out")
-    if not is_whole(top) or not 1 <= top <= classes:
-        raise OptionError(f"top={top!r} (--top), and the model has {classes} classes; give a whole number from 1 to {classes}")
+    if not is_whole(top) or top < 1:
+        raise OptionError(f"top={top!r} (--top): give a whole number from 1 to {classes}, as the model has {count(classes, 'class')}")
+    if top > classes:
+        log.warning("top=%d (--top): the model has %s, and all of them are given", top, count(classes, "class"))
+    return min(int(top), classes)

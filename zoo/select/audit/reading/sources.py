@@ -61,12 +61,13 @@ class Opened:
         return np.asarray(targets >= 0) if single and targets is not None else np.zeros(len(self.table), dtype=bool)
 
 
-def open_for_check(train: Any, valid: Any, *, task: str, reads: str | None, inputs: Inputs | None, **options: Any) -> Opened:
+def open_for_check(train: Any, valid: Any, test: Any, *, task: str, reads: str | None, inputs: Inputs | None, **options: Any) -> Opened:
     """Open the data of a check.
 
     Args:
         train: As for ``check_data``.
         valid: As for ``check_data``.
+        test: As for ``check_data``.
         task: The task.
         reads: Kind of the inputs; None guesses.
         inputs: What the given backbone reads, or None.
@@ -87,8 +88,8 @@ def open_for_check(train: Any, valid: Any, *, task: str, reads: str | None, inpu
         raise OptionError(f"these are sentences of tagged words, and the task is {task!r}; pass task='token-classification'")
     if of_backbone is not None and of_backbone != ("text" if kind == "words" else kind):
         raise OptionError(f"the data are {kind}s, and the backbone reads {of_backbone}s; name another, or none (backbone=False)")
-    table = open_splits(train, valid, task=task, reads=kind, **options)
-    return Opened(table, _further_columns([train] if valid is None else [train, valid], len(table), kind, options))
+    table = open_splits(train, valid, test, task=task, reads=kind, **options)
+    return Opened(table, _further_columns([one for one in (train, valid, test) if one is not None], len(table), kind, options))
 
 
 def _guessed(source: Any) -> str:
