@@ -77,6 +77,11 @@ class LinearHead(PooledHead):
         return scores
 
 
+def has_biases(head: nn.Module) -> bool:
+    """Return whether a head is one linear layer with biases, on pooled features."""
+    return type(head) is LinearHead and head.linear.bias is not None
+
+
 class MLPHead(PooledHead):
     """Pooling, a hidden layer with activation and dropout, and a linear layer, as usual in medical transfer learning.
 

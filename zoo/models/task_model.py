@@ -271,6 +271,7 @@ class TaskModel(nn.Module):
         prompt_tokens: int | None = None,
         rand_augment: int | None = None,
         recompute: bool | None = None,
+        refit_bias: bool | None = None,
         root: str | Path | None = None,
         schedule: str | None = None,
         shard: bool | None = None,

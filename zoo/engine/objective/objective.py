@@ -144,6 +144,9 @@ class Objective:
     def choose_thresholds(self, outputs: Any) -> None:
         """Choose thresholds on the logits of the training samples."""
 
+    def refit_bias(self, logits: Tensor, table: Table) -> None:
+        """Change the biases of the head in place to suit the logits ``(samples, outputs)`` of the first source as it is."""
+
     def before_step(self) -> None:
         """Discard what ``loss`` has noted in an attempt at the step that failed; called before each attempt."""
 

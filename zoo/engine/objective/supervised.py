@@ -29,6 +29,7 @@ from zoo.engine.options.model_selection import resolve_monitor
 from zoo.engine.options.own_parts import OwnParts, own_metrics
 from zoo.engine.rundir.run_context import RunContext
 from zoo.engine.solved.augmentation_choice import views_help
+from zoo.engine.solved.bias_shift import bias_shift
 from zoo.engine.solved.solved_head import SolvedHead, is_small_enough, solved_head
 from zoo.engine.solved.solved_tasks import solved_tasks
 from zoo.errors import DataError, OptionError, count, examples
@@ -232,6 +233,16 @@ class Supervised(Objective):
     def soften(self, targets: Tensor) -> Tensor:
         """Return targets that mixup can mix, such as one-hot rows."""
         return self.task.soften(targets, self.model.num_classes)
+
+    def refit_bias(self, logits: Tensor, table: Table) -> None:
+        """Shift the biases of the linear head; see ``zoo.engine.solved.shifted_bias``."""
+        bias = self.model.head.linear.bias  # type: ignore[union-attr]  # the head is linear
+        assert isinstance(bias, Tensor), "the head has biases"
+        targets = torch.as_tensor(table.targets)
+        weights = None if self._weights is None else self._weights.cpu()
+        shift = bias_shift(logits, partial(self.task.loss, targets=targets, weights=weights, smoothing=self._smoothing))
+        with torch.no_grad():
+            bias.add_(shift.to(bias))
 
     def validate(self, infer: Infer) -> dict[str, float]:
         """Return the metrics of the task, in the targets' own unit."""

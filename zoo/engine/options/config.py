@@ -147,6 +147,14 @@ class Config(BaseModel):
             excludes=_FACTORS,
         ),
     ] = Field(default=1.0, gt=0, le=1)
+    refit_bias: Annotated[
+        Switch | None,
+        Option(
+            "fit the biases of a linear head anew after tuning, on the images as they are, where they were augmented",
+            "for at most [200 samples](defaults.md#augmented-views-shift-the-head)",
+            shards=False,
+        ),
+    ] = None
     recompute: Annotated[
         Switch, Option("compute activations again in the backward pass instead of keeping them", backbone=True, excludes=_HOOKED)
     ] = False

@@ -11,7 +11,7 @@ from zoo.engine.options.model_selection import DIVIDING, decided_by_metric
 from zoo.engine.options.own_parts import OwnParts
 from zoo.engine.options.recipe import phase_epochs
 from zoo.errors import OptionError, count, fault_list
-from zoo.models.heads import gives_features
+from zoo.models.heads import gives_features, has_biases
 from zoo.models.own_names import OWN_HEAD, is_fusion, is_own
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
@@ -46,6 +46,11 @@ def check_fits(model: TaskModel, config: Config, *, validated: bool = True, advi
             not model.pretrained,
             ["freeze_bn"] if config.freeze_bn and not config.recipe.freeze_bn else [],
             f"it keeps pretrained statistics, and {model.spec.name!r} starts from random values",
+        ),
+        (
+            not has_biases(model.head) or not find_task(model.task).exclusive,
+            ["refit_bias"] if config.refit_bias else [],
+            f"for a linear head with biases and one class per sample, and the head is {model.head_name!r} of a {model.task} task",
         ),
         (not validated, decided_by_metric(config), "decided by a metric, and there are no validation data"),
         (

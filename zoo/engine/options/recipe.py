@@ -11,7 +11,7 @@ from zoo.errors import OptionError, checked_fields, did_you_mean, examples, faul
 SCHEDULES = ("cosine", "one-cycle", "linear", "constant", "step", "plateau")
 # Optimizers whose weight decay is added to the gradient; the recipes' values are meant for AdamW's decoupled decay.
 COUPLED = frozenset({"sgd", "adam", "nadam", "radam", "rmsprop", "adagrad", "adadelta", "adamax", "asgd"})
-RESERVED = ("average", "wise-ft")
+RESERVED = ("average", "wise-ft", "refit-bias")  # stages after the last phase
 LEAST_BATCH, MOST_BATCH, STEPS_OF_EPOCH = 8, 32, 50  # see docs/defaults.md
 MOST_EPOCHS = 30  # to which ``least_steps`` lengthens a phase
 RANKED = ("lora", "dora", "loha", "lokr", "adalora")  # kinds of updates that have a rank

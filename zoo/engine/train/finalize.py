@@ -1,4 +1,4 @@
-"""The end of a run: values of the best epoch, the mean over the last epochs, and WiSE-FT."""
+"""The end of a run: values of the best epoch, the mean over the last epochs, WiSE-FT, and biases for images as they are."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from zoo.engine.cache.phase_data import PhaseData
@@ -16,6 +18,7 @@ from zoo.engine.inference.batched_inference import in_batches_that_fit
 from zoo.engine.loading.order import epoch_order, even_batches
 from zoo.engine.optim.weight_averaging import interpolate, refresh_statistics
 from zoo.engine.options.model_selection import Best
+from zoo.engine.options.recipe import RESERVED
 from zoo.engine.rundir.checkpoint_writer import CheckpointWriter
 from zoo.engine.rundir.run_context import RunContext
 from zoo.engine.train.run_parts import RunParts
@@ -28,7 +31,7 @@ log = logging.getLogger("zoo")
 
 
 class Finalizer:
-    """Loads the values of the best epoch after training, then averages and mixes them as configured.
+    """Loads the values of the best epoch after training, then averages and mixes them and fits biases anew, as configured.
 
     Args:
         parts: The stateful objects of the run.
@@ -54,13 +57,13 @@ class Finalizer:
         self._objective, self._model, self._state, self._best = parts.objective, parts.objective.model, parts.state, parts.best
 
     def finish(self) -> None:
-        """Load the best values, then average and mix, each once and with a record in the history."""
+        """Load the best values, then average, mix and fit biases anew, each once and with a record in the history."""
         averages, model, validated = self._parts.averages, self._model, bool(self._objective.valid)
         best, start = self._parts.best_values.values, self._parts.start_values.values
         done = {record["phase"] for record in self._state.history}
         if best:
             load_values(self._objective.module, best)
-        elif averages.ema is not None and not done & {"average", "wise-ft"}:
+        elif averages.ema is not None and not done & {*RESERVED}:
             averages.ema.copy_to(model)
         if averages.mean is not None and averages.mean.updates and "average" not in done:
             with _all_or_nothing(model) as before:
@@ -78,12 +81,33 @@ class Finalizer:
                 interpolate(model, start, self._context.config.wise_ft)
                 self._refresh()
                 self._judge("wise-ft", asked=True)
-
+        if self._context.config.refit_bias and "refit-bias" not in done:
+            self._refit_bias()
         self._context.progress.note(kept_before_tuning(self._state.history, self._best))
 
     def _is_of_last_phase(self) -> bool:
         kept = [record["phase"] for record in self._state.history if record["epoch"] == self._best.epoch]
-        return not kept or kept[0] in ("average", self._parts.epochs[-1].phase.name)
+        return not kept or kept[0] in (*RESERVED, self._parts.epochs[-1].phase.name)
+
+    def _refit_bias(self) -> None:
+        """Fit the biases of the head on the training images as they are, if tuning augmented them; with validation data, if it helps."""
+        model, validated = self._model, bool(self._objective.valid)
+        augmented = self._state.augments and any(epoch.augment for epoch in self._parts.epochs)
+        if not augmented or not self._is_of_last_phase():
+            return
+        log.info(
+            "the biases of the head are fitted anew on the training images as they are, as tuning saw augmented ones; "
+            "refit_bias=False leaves them as tuned"
+        )
+        name, source = next(iter(self._objective.sources.items()))
+        with _all_or_nothing(model) as before:
+            self._objective.module.eval()
+            with self._context.ranks.together():
+                logits = torch.from_numpy(np.asarray(self._data.infer(None, name)))
+            self._objective.refit_bias(logits, source.table)
+            better = self._judge("refit-bias", asked=not validated)
+        if not better:
+            model.load_state_dict(before)
 
     def _judge(self, name: str, *, asked: bool = False) -> bool:
         """Validate averaged or mixed values, in one more record of the history; return whether they become the best."""
@@ -123,9 +147,9 @@ def kept_before_tuning(history: Sequence[Mapping[str, Any]], best: Best) -> str:
     kept = next((record for record in history if record["epoch"] == best.epoch), None)
     if kept is None:
         return ""
-    after = [record for record in history if record["epoch"] > best.epoch and record["phase"] not in (kept["phase"], "average", "wise-ft")]
+    after = [record for record in history if record["epoch"] > best.epoch and record["phase"] not in (kept["phase"], *RESERVED)]
     values = [record[best.monitor] for record in after if best.monitor in record and not math.isnan(record[best.monitor])]
-    if not values or kept["phase"] in ("average", "wise-ft"):
+    if not values or kept["phase"] in RESERVED:
         return ""
     phases = " and ".join(dict.fromkeys(f"'{record['phase']}'" for record in after))
     found = min(values) if best.lower else max(values)

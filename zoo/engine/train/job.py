@@ -21,8 +21,9 @@ from zoo.engine.options.model_selection import whole_up_to
 from zoo.engine.options.option_checks import check_fits, check_own_parts
 from zoo.engine.options.own_parts import OwnParts, take_own_parts
 from zoo.engine.options.recipe import Recipe
-from zoo.engine.options.recipes import FEW_SAMPLES, FEW_SHARE, default_recipe
+from zoo.engine.options.recipes import FEW_SAMPLES, FEW_SHARE, RECIPES, REFIT_SAMPLES, default_recipe
 from zoo.engine.options.resolve import resolve
+from zoo.models.heads import has_biases
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 
@@ -58,7 +59,8 @@ class Job:
     def sized(self, tables: Tables) -> Job:
         """Return the job with the options that depend on the number of samples, where neither an option nor the recipe decides them.
 
-        These are the batch size and, with at most ``FEW_SAMPLES`` and no validation data, which would judge tuning, ``wise_ft``.
+        These are the batch size, ``refit_bias`` and, with at most ``FEW_SAMPLES`` and no validation data, which would judge tuning,
+        ``wise_ft``.
         """
         config, samples = self.config, len(tables[0])
         if tables[1] is None:
@@ -75,15 +77,22 @@ class Job:
         elif tables[1] is not None and tables[1].held_out and samples + len(tables[1]) <= FEW_SAMPLES and self._may_mix():
             line = "%d of %d samples are held out, too few to judge tuning by; valid=False (--no-valid) trains on all, more gently"
             log.info(line, len(tables[1]), samples + len(tables[1]))
+        if config.refit_bias is None:
+            refits = samples <= REFIT_SAMPLES and config.recipe == RECIPES["layer-decay"] and self._tunes_pretrained()
+            config = config.model_copy(update={"refit_bias": refits and has_biases(self.model.head)})
         # Decided now: a record that has ``wise_ft`` need not say who gave it, and a run goes on with either.
         return replace(self, config=sized_for(config.model_copy(update={"mix_few": False}), samples))
 
     def _may_mix(self) -> bool:
-        """Return whether tuning by the default recipe follows on pretrained values, for a task in which mixing was measured."""
+        """Return whether the values of few samples may be mixed: nobody said how much, and tuning is of the kind that was measured."""
+        return self.config.mix_few and self._tunes_pretrained()
+
+    def _tunes_pretrained(self) -> bool:
+        """Return whether tuning of everything follows on pretrained values, for a task in which the rules for few samples were measured."""
         config, model = self.config, self.model
         tunes = config.epochs != 1 and shortest_frozen_prefix(config, model.groups, model.frozen) < len(model.groups)
         usual = self.objective is None and config.trains == "all" and not config.shard
-        return config.mix_few and find_task(model.task).exclusive and model.pretrained and tunes and usual
+        return find_task(model.task).exclusive and model.pretrained and tunes and usual
 
 
 def make_job(
