@@ -17,7 +17,7 @@ from zoo.select.recipe_search.halving import PROBE
 _PROBE_STEPS = ("lr", "optimizer", "optimizer_options", "schedule", "warmup", "weight_decay", "clip_grad", "patience", "epochs")
 # Options of a backbone that trains, of its several phases, and of images that are new in every epoch.
 _OF_TUNING = (
-    *("layer_decay", "l2_sp", "delta", "bss", "drop_path", "recompute", "freeze_bn", "average", "wise_ft"),
+    *("layer_decay", "l2_sp", "delta", "bss", "drop_path", "recompute", "freeze_bn", "average", "wise_ft", "refit_bias"),
     *("augment", "mixup", "cutmix", "rand_augment", "erase", "views"),
 )
 
