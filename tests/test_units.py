@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from zoo.util.units import in_units
+from zoo.util.numbers import in_units
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from zoo.declare import Features
 from zoo.errors import OptionError, did_you_mean, fault_message
 from zoo.models.pooling import Pool
-from zoo.util.numbers import is_finite, is_whole
-from zoo.util.units import in_units
+from zoo.util.numbers import in_units, is_finite, is_whole
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import DiskFullError
-from zoo.util.units import in_units
+from zoo.util.numbers import in_units
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

@@ -1,4 +1,4 @@
-"""Numbers that a user, a file or a plugin gave, which may be anything, and numbers in JSON, which has no NaN."""
+"""Numbers that a user, a file or a plugin gave, which may be anything; numbers in JSON, which has no NaN; and numbers as text."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 
 _IN_UNITS = {"mae", "rmse", "mse", "median_error", "max_error"}  # metrics in the unit of the targets, which may be nanometres
 _LARGEST = 1e38  # about the largest value of float32, in which networks compute
+_UNITS = ("bytes", "kB", "MB", "GB", "TB")
+_ROUNDED_UP = 999.5  # from here on three digits are 1000 of a unit
 
 
 def is_whole(value: Any) -> bool:
@@ -51,3 +53,12 @@ def score_text(metric: str, value: float, places: int = 4) -> str:
     """Return the value of a metric as text, ``0.9608``; one in the unit of small targets with as many digits that count, ``1.279e-09``."""
     small = metric in _IN_UNITS and 0 < abs(value) < 0.01
     return f"{value:.{places}g}" if small else f"{value:.{places}f}"
+
+
+def in_units(size: float) -> str:
+    """Return a number of bytes as ``3.2 MB``, to three digits; from 1,000 TB on to whole ones."""
+    for unit in _UNITS:
+        if size < _ROUNDED_UP:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{1000 * size:,.0f} {_UNITS[-1]}"

@@ -15,7 +15,7 @@ from typing import Any
 from zoo.cli.arguments.parser import Commands
 from zoo.cli.output.stdout import Output
 from zoo.errors import PluginError, ZooError, count, fault_list
-from zoo.util.units import in_units
+from zoo.util.numbers import in_units
 
 TIMEOUT, BUILD_TIMEOUT = 30.0, 180.0  # seconds; building imports torch and a model library
 LEAST_SPACE = 1e9  # bytes: less than the weights of most backbones

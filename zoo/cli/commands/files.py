@@ -15,7 +15,7 @@ from zoo.cli.output.stdout import Output, claim_file, table
 from zoo.declare import Text
 from zoo.errors import DiskFullError, OptionError, OutputPermissionError, WeightsNotFoundError, ZooError, count, examples, fault_list
 from zoo.util.atomic_write import cache_folder
-from zoo.util.units import in_units
+from zoo.util.numbers import in_units
 
 if TYPE_CHECKING:
     from zoo.declare import BackboneSpec

@@ -12,7 +12,7 @@ from zoo.cli.job import find_declared, job_of
 from zoo.cli.output.stdout import Output, format_parameters, table
 from zoo.engine.runtime.progress import in_time_units
 from zoo.errors import OptionError
-from zoo.util.units import in_units
+from zoo.util.numbers import in_units
 
 if TYPE_CHECKING:
     from zoo.engine.preview.report import GroupPlan, PhasePlan, Preview

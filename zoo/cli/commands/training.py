@@ -22,8 +22,7 @@ from zoo.engine.runtime.progress import in_time_units
 from zoo.engine.runtime.signals import ending_early
 from zoo.errors import OptionError
 from zoo.transfer.names import METHODS
-from zoo.util.numbers import score_text
-from zoo.util.units import in_units
+from zoo.util.numbers import in_units, score_text
 
 if TYPE_CHECKING:
     from zoo.engine.distributed.ranks import Ranks

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from zoo.declare import PERMISSIVE, BackboneSpec
 from zoo.errors import OptionError, count, did_you_mean, fault_list, fault_message, refusals
-from zoo.util.units import in_units
+from zoo.util.numbers import in_units
 
 _BYTES = {"": 1.0, "b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 

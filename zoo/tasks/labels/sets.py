@@ -29,7 +29,7 @@ from zoo.data.table import Array, item_name
 from zoo.errors import DataError, count, examples
 from zoo.tasks.labels.joined_names import check_joined
 from zoo.tasks.labels.names import WRITTEN_LIST, check_classes, class_order, is_number, name_of, plain, refuse_unknown
-from zoo.util.units import in_units
+from zoo.util.numbers import in_units
 
 log = logging.getLogger("zoo")
 UNCERTAIN = -1.0

@@ -16,8 +16,7 @@ from zoo.cli.output.terminal import fitted_table
 from zoo.cli.start_up import uncollected
 from zoo.engine.runtime.progress import in_time_units
 from zoo.errors import LISTED, OptionError, count, examples
-from zoo.util.numbers import interval_text, score_text
-from zoo.util.units import in_units
+from zoo.util.numbers import in_units, interval_text, score_text
 
 if TYPE_CHECKING:
     from zoo.models.backbone import Backbone

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from zoo.data.sources.tables.table_contents import not_utf8, refuse_contents, refuse_first_line, uneven_rows, warn_of_merged_rows
 from zoo.errors import DataError, count, examples
 from zoo.util.extras import require_extra
-from zoo.util.units import in_units
+from zoo.util.numbers import in_units
 
 if TYPE_CHECKING:
     import pandas as pd
