@@ -51,6 +51,8 @@ def plan(options: argparse.Namespace, out: Output) -> None:
     if preview.wise_ft < 1:
         why = "" if "wise_ft" in settings else f", as {preview.samples} samples are few; --set wise_ft=1 takes the tuned ones"
         print(f"\nthe result: {preview.wise_ft:g} of the tuned values, {1 - preview.wise_ft:g} of those before the last phase{why}\n")
+    if preview.refit_bias:
+        print("at the end the biases of the head are fitted anew on the images as they are; --set refit_bias=false leaves them as tuned\n")
     if not preview.valid and settings["valid"] is None:
         print(f"none of the {preview.samples} samples are held out, {UNMEASURED}\n")
     seconds = in_time_units(preview.seconds)

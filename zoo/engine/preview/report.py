@@ -81,6 +81,7 @@ class Preview:
         batch_size: Samples per batch, ``auto`` if the largest micro-batch that fits will be found.
         lr: Learning rate of the head, or ``auto``.
         wise_ft: Share of the tuned values in the result; the rest is from before the last phase.
+        refit_bias: Whether the biases of the head are fitted anew at the end.
         device: Device of the run.
         precision: ``fp32`` or ``bf16``.
         memory: Estimated peak of all phases, in bytes: of the GPU's memory, or on the CPU of what this process holds for the run.
@@ -96,6 +97,7 @@ class Preview:
     batch_size: int | str
     lr: float | str
     wise_ft: float
+    refit_bias: bool
     device: str
     precision: str
     memory: int
