@@ -17,7 +17,7 @@ from zoo.select.crossval.resampled import holm, paired_test
 from zoo.select.crossval.result import CrossValidation
 from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
-from zoo.trust.metric_table import Metric
+from zoo.trust.metric_table import Metric, ends_of
 
 Array = npt.NDArray[Any]
 
@@ -77,7 +77,7 @@ class Pair:
 
 def by_folds(first: CrossValidation, second: CrossValidation, metric: str, *, level: float = LEVEL) -> dict[str, Any]:
     """Return the corrected resampled t-test on the same folds as fields of a ``Pair``."""
-    found = paired_test(first.values(metric), second.values(metric), first.ratio, level=level)
+    found = paired_test(first.values(metric), second.values(metric), first.ratio, level=level, ends=ends_of(metric))
     return {
         "difference": found.difference,
         "low": found.low,
