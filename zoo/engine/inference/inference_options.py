@@ -67,13 +67,17 @@ class InferenceOptions:
         return self.on_error == "skip"
 
     @contextmanager
-    def naming_skip(self) -> Iterator[None]:
-        """Add to an error of an input that cannot be read that such inputs may be skipped."""
+    def naming_skip(self, remedy: str = SKIPPED) -> Iterator[None]:
+        """Add to an error of an input that cannot be read that such inputs may be skipped.
+
+        Args:
+            remedy: How; of a run and what is made of runs, which have another option for that, ``zoo.engine.train.messages.SKIPPED``.
+        """
         try:
             yield
         except (CorruptInputError, RefusedTextsError) as error:
             if not self.skip:
-                error.args = (f"{error}; {SKIPPED}",)
+                error.args = (f"{error}; {remedy}",)
             raise
 
 
