@@ -11,6 +11,7 @@ from types import MappingProxyType
 import numpy as np
 
 from zoo.errors import OptionError, did_you_mean, fault_list
+from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
 from zoo.trust import class_metrics, label_metrics, number_metrics
 from zoo.trust.outcome import Array, Outcome, outcome_of
@@ -215,7 +216,13 @@ def find_metrics(task: str, names: str | Iterable[str], outputs: int | None = No
             faults.append(f"there is no metric {name!r}{nearest_metric(str(name), known)}")
     if faults:
         names = ", ".join([*known, *(["top_K"] if task in LIKELIEST else [])]) or "only those of the task's own"
-        raise OptionError(fault_list(f"these metrics are not those of {task}:", faults, f"They are: {names}, or {ALL} for all of them."))
+        raise OptionError(
+            fault_list(
+                f"these metrics are not measured where the task is {find_task(task).words}:",
+                faults,
+                f"They are: {names}, or {ALL} for all of them.",
+            )
+        )
     return found
 
 

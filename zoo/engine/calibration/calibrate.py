@@ -93,7 +93,7 @@ def calibrate(
     """
     task, chosen = find_task(model.task), InferenceOptions(**options)
     if model.task not in METRICS or task.per_token:
-        raise OptionError(f"calibration is for tasks with one answer per sample; the task is {task.name}")
+        raise OptionError(f"calibration is for tasks with one answer per sample; the task is {task.words}")
     opening: dict[str, Any] = {"split": split, "columns": columns, "label_columns": label_columns, "uncertain": uncertain, "root": root}
     opening |= {"drop_other_classes": drop_other_classes, "keep_unreadable": chosen.skip, "default_split": "valid"}
     table = open_data(

@@ -102,7 +102,7 @@ def by_samples(
     """
     asked = {name: one for name, one in more.items() if one.drawn}
     if not has_draws(first.task):
-        return {"note": f"the task {first.task!r} has no metrics of single samples, which a bootstrap needs"}
+        return {"note": f"the task is {find_task(first.task).words}, which has no metrics of single samples, as a bootstrap needs"}
     try:
         drawn = [
             drawn_metrics(first.task, one.outputs, one.targets, groups=first.groups, thresholds=one.thresholds, more=asked)

@@ -42,7 +42,7 @@ _MAX_TARGET = float(np.finfo(np.float32).max)  # larger values would be infinite
 
 def useless_uncertain(task: Task) -> str:
     """Return why ``uncertain`` does not apply to a task; empty if it does."""
-    return "" if task.partial else f"it is for labels of -1 of a multi-label task, and the task is {task.name!r}"
+    return "" if task.partial else f"it is for labels of -1 of a multi-label task, and the task is {task.words}"
 
 
 def check_uncertain(uncertain: str | None, task: Task) -> None:
