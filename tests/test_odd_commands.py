@@ -18,6 +18,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "photo é 1.png").write_bytes(b"no picture")
     (folder / "notes.pt").write_text("hello, these are notes")
     (folder / "folder.csv").mkdir()
+    (folder / "rows.csv").write_text("file_name,kind\nphoto é 1.png,red\n", encoding="utf-8")
+    (folder / "texts.csv").write_text("Text,Label\nfine,good\nawful,bad\n", encoding="utf-8")
     (folder / "link").symlink_to("nowhere")
     return folder
 
@@ -39,6 +41,11 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("predict|model|photo é 1.png|--on-error|skp", 2, "did you mean 'skip'?"),
         ("list|--image-size|x", 2, "'x' is no whole number"),
         ("data|chek|photo é 1.png", 2, "did you mean 'check'?"),
+        ("predict|model|photo*.png", 1, "'photo*.png' is a pattern, which the shell expands where it has no quotes"),
+        ("eval|model|rows.csv|--columns|label", 2, "--columns 'label' is not of the form ROLE=COLUMN, such as label=kind"),
+        ("eval|model|rows.csv|--label-columns|kind", 1, "a column of names is given as --columns label=kind"),
+        ("train|zoo/glyphnet|texts.csv|--out|run", 1, "It seems to hold texts, and the model reads files"),
+        ("rank|folder.csv|--metric|auroc", 2, "'--metric' (here: --set monitor=NAME)"),
     ],
 )
 def test_odd_words_are_one_clear_line(

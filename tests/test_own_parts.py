@@ -200,7 +200,7 @@ def test_every_named_loss_trains_and_is_validated_by(task: str, name: str, tmp_p
 def test_a_misspelt_loss_and_one_of_another_task_are_refused_with_the_nearest() -> None:
     with pytest.raises(OptionError, match=r"'focl' \(did you mean 'focal'\?\)"):
         model().fit(images(24), loss="focl", quiet=True)
-    with pytest.raises(OptionError, match="for a single-label task it is one of: cross-entropy"):
+    with pytest.raises(OptionError, match="where the task is single-label, it is one of: cross-entropy"):
         model().fit(images(24), loss="huber", quiet=True)
 
 

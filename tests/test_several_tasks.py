@@ -57,6 +57,13 @@ def test_the_name_of_several_tasks_says_what_they_are_made_of() -> None:
     assert named.labels == ("kind/a", "kind/b", "size/1", "size/2")
 
 
+def test_messages_say_several_tasks_in_words() -> None:
+    net, words = toy({"kind": 3, "light": {"task": "regression"}}), r"the task is several: kind \(single-label\), light \(regression\)"
+    for call in (lambda: net.predict("data", top=2), lambda: net.calibrate("data"), lambda: net.predict("data", thresholds=0.4)):
+        with pytest.raises(OptionError, match=words):
+            call()
+
+
 def test_all_that_is_wrong_with_tasks_is_told_at_once() -> None:
     with pytest.raises(OptionError) as caught:
         zoo.find_task("kind=single-label,kind=regresion,words=token-classification,a/b=regression")

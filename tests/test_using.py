@@ -295,7 +295,7 @@ def test_the_likeliest_classes_are_those_of_the_probabilities_everywhere(
     assert caplog.text.count("top=4 (--top): the model has 3 classes") == 1
     code, told = run_zoo(["predict", "model", "data", "--top", "0"], capsys)
     assert (code, "--top 0: give a whole number from 1 to 3" in told) == (2, True)
-    with pytest.raises(zoo.ZooError, match="the task 'regression' has no likeliest"):
+    with pytest.raises(zoo.ZooError, match="the task is regression, which has no likeliest"):
         zoo.get("zoo/glyphnet").adapt(1, task="regression").predict("data", top=1)
     with pytest.raises(zoo.ZooError, match="sets and top"):
         model.predict("data", sets=0.9, top=1)

@@ -124,7 +124,7 @@ def test_what_a_zero_shot_head_does_not_fit_is_told_before_anything_is_built(enc
         zoo.get("zoo/glyphnet").adapt(2, head="zero-shot", labels=["a", "b"])
     with pytest.raises(OptionError, match=r"there are none; give labels"):
         encoder.adapt(2, head="zero-shot")
-    with pytest.raises(OptionError, match=r"(?s)'regression' has no single set of classes.*in_chans is 1"):
+    with pytest.raises(OptionError, match=r"(?s)the task is regression, without one set of classes.*in_chans is 1"):
         encoder.adapt(2, "regression", "zero-shot", in_chans=1, labels=["a", "b"])
     with pytest.raises(OptionError, match="pools by itself"):
         encoder.adapt(2, head="zero-shot", labels=["a", "b"], pool="avg")

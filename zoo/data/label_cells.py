@@ -51,8 +51,9 @@ def indicators(columns: Mapping[str, Sequence[Any]], source: str) -> list[Indica
             faults.append(f"column {name!r}: {count(len(rows), 'cell')}, {examples(rows, 2)}")
         parsed.append([math.nan if value is None else value for value in values])
     if faults:
+        named = f"; a column of names is given as columns={{'label': {names[0]!r}}}" if len(names) == 1 else ""
         raise DataError(
-            f"{source}: label columns hold something else than numbers: {examples(faults)}; a label is 0, 1, or empty if unknown"
+            f"{source}: label columns hold something else than numbers: {examples(faults)}; a label is 0, 1, or empty if unknown{named}"
         )
     return [Indicators(names, row) for row in zip(*parsed, strict=True)]
 

@@ -128,7 +128,7 @@ def model_card(model: TaskModel) -> str:
     return f"""---
 {head}
 ---
-# {spec.name}, {model.task}
+# {spec.name}, {find_task(model.task).words}
 
 Outputs: {outputs}. Head: {model.head_name}. Layer groups: {", ".join(model.groups.names)}.
 {_steps(model)}

@@ -60,6 +60,11 @@ class SeveralTasks(Task):
         )
 
     @property
+    def words(self) -> str:
+        """The tasks for a sentence that begins with "the task is": ``several: kind (single-label), age (regression)``."""
+        return f"several: {', '.join(f'{member.name} ({member.task.name})' for member in self.members)}"
+
+    @property
     def names(self) -> list[str]:
         """Names of the tasks."""
         return [member.name for member in self.members]

@@ -63,6 +63,11 @@ class Task:
     useless: ClassVar[Mapping[str, str]] = MappingProxyType({})
     card: ClassVar[Mapping[str, str]] = MappingProxyType({"image": "image-classification", "text": "text-classification"})
 
+    @property
+    def words(self) -> str:
+        """The task for a sentence that begins with "the task is"."""
+        return self.name
+
     def parse(self, labels: Sequence[Any], classes: Sequence[str] | None, source: str) -> Sequence[Any]:
         """Return labels in the form that was decided over all of them, which ``encode`` takes as it is; by default unchanged.
 

@@ -60,7 +60,7 @@ def check_thresholds(task: Task, wanted: Wanted, labels: Sequence[str], before: 
         OptionError: If the task has none, a label is unknown, or a value is outside (0, 1); all at once.
     """
     if not task.thresholded:
-        raise OptionError(f"thresholds are for labels that are predicted by themselves (multi-label); the task is {task.name}")
+        raise OptionError(f"thresholds are for labels that are predicted by themselves (multi-label); the task is {task.words}")
     faults, found = list[str](), dict[str, Any](zip(labels, before or (USUAL,) * len(labels), strict=True))
     if isinstance(wanted, Mapping):
         faults += [f"there is no label {name!r}{did_you_mean(str(name), labels)}" for name in wanted if name not in found]

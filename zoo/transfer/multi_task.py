@@ -85,7 +85,7 @@ class MultiTask(Method):
             OptionError: If the model has one task, or a weight is that of none.
         """
         if not isinstance(base.task, SeveralTasks):
-            raise OptionError(f"the objective 'multi-task' is for several tasks, of adapt_tasks(); the task is {base.task.name!r}")
+            raise OptionError(f"the objective 'multi-task' is for several tasks, of adapt_tasks(); the task is {base.task.words}")
         unknown = [f"{name!r}{did_you_mean(name, base.task.names)}" for name in self.task_weights or {} if name not in base.task.names]
         if unknown:
             raise OptionError(f"task_weights names {', '.join(unknown)}; the tasks are: {examples(base.task.names, LISTED)}")

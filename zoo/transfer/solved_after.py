@@ -65,7 +65,7 @@ def check_classes(base: Supervised, name: str) -> None:
         DataError: If there is no pair of samples of equal or none of different classes.
     """
     if not base.task.exclusive:
-        raise OptionError(f"the objective {name!r} compares classes, and the task is {base.task.name!r}; it needs single-label")
+        raise OptionError(f"the objective {name!r} compares classes, and the task is {base.task.words}; it needs single-label")
     counts = [number for number in base.sources["train"].table.counts().values() if number]
     if len(counts) < 2 or max(counts) < 2:
         found = f"{count(len(counts), 'class')} with at most {count(max(counts, default=0), 'sample')} each"

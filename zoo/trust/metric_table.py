@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from types import MappingProxyType
 import numpy as np
 
 from zoo.errors import OptionError, did_you_mean, fault_list
+from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
 from zoo.trust import class_metrics, label_metrics, number_metrics
 from zoo.trust.outcome import Array, Outcome, outcome_of
@@ -29,6 +31,7 @@ class Metric:
         compute: Function of an outcome and weights ``(draws, n)`` to ``(draws,)``; None for one that ``Task.metrics`` always gives.
         lower: Whether the lowest value is the best.
         drawn: Whether confidence intervals are given; those of a biased figure would mislead.
+        ends: Its least and its largest value.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Metric:
     compute: Compute | None = None
     lower: bool = False
     drawn: bool = True
+    ends: tuple[float, float] = (0.0, 1.0)
 
     def values(self, outcome: Outcome, w: Array) -> Array:
         """Return the metric for each row of weights ``(draws, n)``, NaN where it is undefined."""
@@ -50,10 +54,11 @@ class Metric:
         return float(self.values(outcome_of(task, logits, targets, thresholds), np.ones((1, len(targets))))[0])
 
 
+_POSITIVE, _SIGNED, _EXPLAINED = (0.0, math.inf), (-1.0, 1.0), (-math.inf, 1.0)  # ends of values
 ECE = "expected calibration error: how far probabilities are from frequencies, in 15 bins of equal width (Guo et al. 2017)"
 
 CLASSES = (
-    Metric("loss", "log loss, the cross entropy of the probabilities", lower=True),
+    Metric("loss", "log loss, the cross entropy of the probabilities", lower=True, ends=_POSITIVE),
     Metric("accuracy", "share of samples whose likeliest class is right"),
     Metric("balanced_accuracy", "mean over the classes of the share of their samples that is right (macro recall)"),
     Metric("macro_f1", "mean F1 over the classes that occur in the labels or the predictions"),
@@ -66,16 +71,27 @@ CLASSES = (
         "area under the precision-recall curve, of two classes for the positive one, else the mean of each against the rest",
         class_metrics.average_precision,
     ),
-    Metric("kappa", "Cohen's kappa: agreement beyond chance", class_metrics.kappa),
-    Metric("quadratic_kappa", "Cohen's kappa of ordered classes: mistakes count by their squared distance", class_metrics.quadratic_kappa),
-    Metric("mcc", "Matthews correlation coefficient", class_metrics.mcc),
-    Metric("brier", "squared error of the probabilities: of two classes of the second, else the sum over them", class_metrics.brier, True),
+    Metric("kappa", "Cohen's kappa: agreement beyond chance", class_metrics.kappa, ends=_SIGNED),
+    Metric(
+        "quadratic_kappa",
+        "Cohen's kappa of ordered classes: mistakes count by their squared distance",
+        class_metrics.quadratic_kappa,
+        ends=_SIGNED,
+    ),
+    Metric("mcc", "Matthews correlation coefficient", class_metrics.mcc, ends=_SIGNED),
+    Metric(
+        "brier",
+        "squared error of the probabilities: of two classes of the second, else the sum over them",
+        class_metrics.brier,
+        True,
+        ends=(0.0, 2.0),
+    ),
     Metric("ece", ECE, class_metrics.calibration_error, True, drawn=False),
     Metric("aurc", "area under the risk-coverage curve: mean error among the most confident share", class_metrics.risk_coverage_area, True),
 )
 TOP = Metric("top_K", "whether the right class is among the K likeliest, such as `top_5`")
 LABELS = (
-    Metric("loss", "binary cross entropy, the mean over labels", lower=True),
+    Metric("loss", "binary cross entropy, the mean over labels", lower=True, ends=_POSITIVE),
     Metric("map", "mean over the labels of the average precision"),
     Metric("macro_f1", "mean F1 over the labels"),
     Metric("micro_f1", "F1 over all labels of all samples"),
@@ -83,23 +99,23 @@ LABELS = (
     Metric("weighted_f1", "mean F1 over the labels, weighted by their positives", label_metrics.weighted_f1),
     Metric("exact_match", "share of samples of which every label is right", label_metrics.exact_match),
     Metric("label_accuracy", "share of single labels that are right (1 minus the Hamming loss)", label_metrics.label_accuracy),
-    Metric("brier", "mean squared error of the probabilities of all labels", label_metrics.brier, True),
+    Metric("brier", "mean squared error of the probabilities of all labels", label_metrics.brier, True, ends=(0.0, 2.0)),
     Metric("ece", ECE, label_metrics.calibration_error, True, drawn=False),
 )
 NUMBERS = (
-    Metric("mae", "mean absolute error, in the unit of the targets", lower=True),
-    Metric("rmse", "root of the mean squared error, in the unit of the targets", lower=True),
-    Metric("r2", "share of the targets' variance that is explained; 0 for always answering their mean"),
-    Metric("mse", "mean squared error", number_metrics.mse, True),
-    Metric("median_error", "median absolute error", number_metrics.median_error, True),
-    Metric("max_error", "largest absolute error", number_metrics.max_error, True, drawn=False),
-    Metric("mape", "mean absolute error as a share of the target; not where a target is 0", number_metrics.mape, True),
-    Metric("explained_variance", "as r2, but a constant error does not count", number_metrics.explained_variance),
-    Metric("pearson", "correlation of predictions and targets", number_metrics.pearson),
-    Metric("spearman", "correlation of the ranks of predictions and targets", number_metrics.spearman),
+    Metric("mae", "mean absolute error, in the unit of the targets", lower=True, ends=_POSITIVE),
+    Metric("rmse", "root of the mean squared error, in the unit of the targets", lower=True, ends=_POSITIVE),
+    Metric("r2", "share of the targets' variance that is explained; 0 for always answering their mean", ends=_EXPLAINED),
+    Metric("mse", "mean squared error", number_metrics.mse, True, ends=_POSITIVE),
+    Metric("median_error", "median absolute error", number_metrics.median_error, True, ends=_POSITIVE),
+    Metric("max_error", "largest absolute error", number_metrics.max_error, True, drawn=False, ends=_POSITIVE),
+    Metric("mape", "mean absolute error as a share of the target; not where a target is 0", number_metrics.mape, True, ends=_POSITIVE),
+    Metric("explained_variance", "as r2, but a constant error does not count", number_metrics.explained_variance, ends=_EXPLAINED),
+    Metric("pearson", "correlation of predictions and targets", number_metrics.pearson, ends=_SIGNED),
+    Metric("spearman", "correlation of the ranks of predictions and targets", number_metrics.spearman, ends=_SIGNED),
 )
 WORDS = (
-    Metric("loss", "cross entropy by word", lower=True),
+    Metric("loss", "cross entropy by word", lower=True, ends=_POSITIVE),
     Metric("f1", "F1 by entity, as in seqeval"),
     Metric("precision", "share of the predicted entities that are right"),
     Metric("recall", "share of the entities that are found"),
@@ -150,6 +166,19 @@ def is_share(task: str, metric: str) -> bool:
     return task in LIKELIEST and (metric == "accuracy" or _TOP.fullmatch(metric) is not None)
 
 
+def ends_of(metric: str) -> tuple[float, float]:
+    """Return the least and the largest value of a metric of any task; infinite ones for a metric of the user's own.
+
+    Args:
+        metric: Its name; of several tasks with that of the task, ``kind/accuracy``.
+    """
+    name = metric.rpartition("/")[2]
+    if _TOP.fullmatch(name):
+        return TOP.ends
+    found = [known[name].ends for known in METRICS.values() if name in known] or [(-math.inf, math.inf)]
+    return min(low for low, _ in found), max(high for _, high in found)
+
+
 def on_request(task: str) -> list[str]:
     """Return the names of the metrics of a task that are measured on request."""
     return [name for name, metric in METRICS.get(task, {}).items() if metric.compute is not None]
@@ -187,7 +216,13 @@ def find_metrics(task: str, names: str | Iterable[str], outputs: int | None = No
             faults.append(f"there is no metric {name!r}{nearest_metric(str(name), known)}")
     if faults:
         names = ", ".join([*known, *(["top_K"] if task in LIKELIEST else [])]) or "only those of the task's own"
-        raise OptionError(fault_list(f"these metrics are not those of {task}:", faults, f"They are: {names}, or {ALL} for all of them."))
+        raise OptionError(
+            fault_list(
+                f"these metrics are not measured where the task is {find_task(task).words}:",
+                faults,
+                f"They are: {names}, or {ALL} for all of them.",
+            )
+        )
     return found
 
 

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 from sklearn.model_selection import StratifiedKFold
 
 import zoo.select
 from tests.engine.tiny import SAVED, count_samples, difference, images, model, values
 from tests.toy_text import toy_text_spec
-from zoo.errors import InterruptedRunError, OptionError, OutputExistsError, SavedModelError
+from zoo.errors import CorruptInputError, InterruptedRunError, OptionError, OutputExistsError, SavedModelError
 from zoo.models.backbone import Backbone
 from zoo.select.crossval.result import read_result
 from zoo.util.process_caches import CACHES
@@ -51,6 +52,19 @@ def test_the_folds_of_a_probe_take_one_pass_through_the_backbone(tmp_path: Path)
     assert difference(values(net), before) == 0.0
     assert net.labels is None
     assert found.scores["accuracy"].mean > 0.9
+
+
+def test_a_held_out_file_that_cannot_be_read_names_the_option_of_runs(tmp_path: Path) -> None:
+    for number, (pixels, name) in enumerate(zip(*images(15), strict=True)):
+        (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
+        PIL.Image.fromarray(pixels).save(tmp_path / "data" / name / f"{number}.png")
+    next((tmp_path / "data").glob("*/0.png")).write_bytes(b"no picture")
+    broken = [path.name for path in sorted((tmp_path / "data").glob("*/*.png"))].index("0.png")
+    held = np.array([broken, *(row for row in (1, 6, 11) if row != broken)])
+    folds = [(np.setdiff1d(np.arange(15), held), held)] * 2
+    with pytest.raises(CorruptInputError, match=r"0\.png.*; on_corrupt='skip'") as caught:
+        validated(tmp_path / "cv", data=str(tmp_path / "data"), folds=folds, recipe="full", epochs=1)
+    assert "on_error" not in str(caught.value)
 
 
 def test_an_option_without_effect_is_told_once_for_all_folds(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

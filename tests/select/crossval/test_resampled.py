@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from zoo.select.crossval.resampled import holm, paired_test, summarize
+from zoo.trust.metric_table import ends_of
 
 scipy_stats = pytest.importorskip("scipy.stats")
 
@@ -51,6 +52,30 @@ def test_two_scores_have_no_interval_as_it_would_reach_past_all_accuracies_and_r
     assert math.isnan(two.high)
     five_by_two = summarize([0.8, 0.9, 0.84, 0.86, 0.82, 0.9, 0.85, 0.85, 0.83, 0.87], 1.0)
     assert 0.7 < five_by_two.low < five_by_two.mean < five_by_two.high < 1.0
+
+
+@pytest.mark.parametrize(
+    ("metric", "low", "high"),
+    [
+        ("accuracy", 0.0, 1.0),
+        ("kind/top_5", 0.0, 1.0),
+        ("mcc", -1.0, 1.0),
+        ("loss", 0.0, math.inf),
+        ("r2", -math.inf, 1.0),
+        ("mine", -math.inf, math.inf),
+    ],
+)
+def test_an_interval_ends_where_the_metric_does(metric: str, low: float, high: float) -> None:
+    ends = ends_of(metric)
+    assert ends == (low, high)
+    scores = [0.1, 0.9, 0.95]
+    free, found = summarize(scores, 0.5), summarize(scores, 0.5, ends=ends)
+    assert free.low < -0.2 < 1.2 < free.high
+    assert (found.low, found.high) == (max(free.low, low), min(free.high, high))
+    scores, others, widest = [1.0, 0.9, 0.1], [0.0, 0.1, 0.2], high - low
+    free_pair, pair = paired_test(scores, others, 0.5), paired_test(scores, others, 0.5, ends=ends)
+    assert free_pair.high > 1.5
+    assert (pair.low, pair.high) == (max(free_pair.low, -widest), min(free_pair.high, widest))
 
 
 def test_equal_scores_have_a_p_of_one_and_a_constant_difference_one_of_zero() -> None:

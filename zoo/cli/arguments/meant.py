@@ -37,6 +37,7 @@ _FLAGS: Mapping[str, Sequence[str]] = MappingProxyType(
         **dict.fromkeys(("output", "o", "save", "save-to"), ("--out",)),
         **dict.fromkeys(("k", "n-folds", "n-splits"), ("--folds",)),
         **dict.fromkeys(("n-trials", "n"), ("--trials",)),
+        **dict.fromkeys(("metric", "metrics"), ("--metric", "--metrics", "--set monitor=NAME")),
         **dict.fromkeys(("labels", "class-names"), ("--classes",)),
         **dict.fromkeys(("force", "f"), ("--overwrite",)),
         **dict.fromkeys(("silent", "q"), ("--quiet",)),

@@ -136,7 +136,9 @@ def _refuse_flags(options: Mapping[str, Any], given: Mapping[str, Any]) -> None:
         raise OptionError("; ".join(faults))
 
 
-def pairs(words: Iterable[str] | None, flag: str, *, parse: Callable[[str], Any] = plain_value, last: bool = False) -> dict[str, Any]:
+def pairs(
+    words: Iterable[str] | None, flag: str, *, parse: Callable[[str], Any] = plain_value, last: bool = False, form: str = "key=value"
+) -> dict[str, Any]:
     """Parse ``key=value`` arguments.
 
     Args:
@@ -144,6 +146,7 @@ def pairs(words: Iterable[str] | None, flag: str, *, parse: Callable[[str], Any]
         flag: Their flag, for messages.
         parse: Parses a value.
         last: Whether the last ``=`` divides, for keys that may have one.
+        form: What an argument looks like, for messages.
 
     Raises:
         OptionError: If an argument has no ``=``.
@@ -152,14 +155,14 @@ def pairs(words: Iterable[str] | None, flag: str, *, parse: Callable[[str], Any]
     for word in words or ():
         key, sign, value = word.rpartition("=") if last else word.partition("=")
         if not (sign and key.strip()):
-            raise OptionError(f"{flag} {word!r} is not of the form key=value")
+            raise OptionError(f"{flag} {word!r} is not of the form {form}")
         parsed[key.strip()] = parse(value)
     return parsed
 
 
 def columns(words: str | None) -> dict[str, str]:
     """Parse ``file_name=file,group=patient_id``."""
-    return pairs(split_names(words, "--columns") if words else (), "--columns", parse=str.strip)
+    return pairs(split_names(words, "--columns") if words else (), "--columns", parse=str.strip, form="ROLE=COLUMN, such as label=kind")
 
 
 def window(words: str | None) -> tuple[float, float] | None:

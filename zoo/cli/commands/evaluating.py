@@ -154,9 +154,9 @@ def _check_kind(options: argparse.Namespace, task: str, outputs: int) -> None:
         )
     find_metrics(task, settings.names(options.metrics, "--metrics") or (), outputs)
     if options.selective is not None and "aurc" not in METRICS.get(task, {}):
-        raise OptionError(f"--selective is for one class per sample; the task is {task}")
+        raise OptionError(f"--selective is for one class per sample; the task is {kind.words}")
     if options.per_class and not kind.has_classes:
-        raise OptionError(f"--per-class is for classes; the task is {task}")
+        raise OptionError(f"--per-class is for classes; the task is {kind.words}")
 
 
 def _by_label(task: str) -> bool:

@@ -92,7 +92,7 @@ def calibrate(
     """
     task, chosen = find_task(model.task), InferenceOptions(**options)
     if model.task not in METRICS or task.per_token:
-        raise OptionError(f"calibration is for tasks with one answer per sample; the task is {task.name}")
+        raise OptionError(f"calibration is for tasks with one answer per sample; the task is {task.words}")
     opening: dict[str, Any] = {"columns": columns, "label_columns": label_columns, "uncertain": uncertain, "root": root}
     opening |= {"drop_other_classes": drop_other_classes, "default_split": "valid"}
     table = open_labelled(model, data, chosen, split=split, verb="calibrate the model", **opening)

@@ -38,7 +38,8 @@ def check_level(task: str, level: float) -> None:
     if not 0 < level < 1:
         raise OptionError(f"intervals is {level}; it is the share that an interval covers, in (0, 1), such as 0.95")
     if type(find_task(task)).weighted_metrics is Task.weighted_metrics:
-        raise OptionError(f"intervals are for metrics of single samples; the task {task!r} has none, as it may count entities")
+        why = f"the task is {find_task(task).words}, which has none, as it may count entities"
+        raise OptionError(f"intervals are for metrics of single samples; {why}")
 
 
 def intervals(

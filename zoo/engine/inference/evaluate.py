@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from zoo.data.table import Table
+from zoo.data.unreadable_input import SKIPPED
 from zoo.engine.distributed.ranks import Ranks
 from zoo.engine.distributed.rendezvous import joined
 from zoo.engine.inference.all_outputs import TIMEOUT, AllOutputs, check_same_inputs, run_whole
@@ -57,6 +58,7 @@ def evaluate(
     on_error: str = "stop",
     quiet: bool = True,
     share: bool = False,
+    remedy: str = SKIPPED,
 ) -> Evaluation:
     """Return the metrics of the model's task on labelled data.
 
@@ -95,6 +97,7 @@ def evaluate(
         on_error: At an input that cannot be read, ``stop`` with an error, or ``skip`` it: it counts in no metric.
         quiet: Show no progress.
         share: Share the data among the processes of a launcher; each of them must then call it, and gets the metrics of all.
+        remedy: What an error of an input that cannot be read proposes.
 
     Returns:
         The metrics, a dict that also has ``predictions()``, ``confusion()``, ``per_class()``, ``mistakes()``, ``baselines()`` and
@@ -120,7 +123,7 @@ def evaluate(
             table = open_labelled(model, data, options, split=split, verb="are measured", **opening)
             turned = positive is not None and _turned(model, table.classes, positive)
         check_same_inputs(ranks, table)
-        with options.naming_skip():
+        with options.naming_skip(remedy):
             done = _run(model, table, options, ranks)
     _warn_of_calibration_data(decoder, table)
     found = Evaluation({}, decoder, table, done.values, done.errors, wanted.named(decoder.task))
@@ -166,7 +169,7 @@ def _turned(model: TaskModel, classes: tuple[str, ...], positive: str) -> bool:
         OptionError: If there are not two classes, or none of them has this name.
     """
     if not find_task(model.task).exclusive or len(classes) != 2:
-        raise OptionError(f"positive is for two classes; the task is {model.task} with {len(classes)} classes")
+        raise OptionError(f"positive is for two classes; the task is {find_task(model.task).words} with {len(classes)} classes")
     if positive not in classes:
         raise OptionError(f"positive is {positive!r}{did_you_mean(positive, classes)}; the classes are: {examples(classes)}")
     return positive == classes[0]

@@ -121,7 +121,7 @@ class Evaluation(dict[str, float]):
         self._refuse_several("selective")
         task = self._decoder.task
         if not isinstance(task, SingleLabel):
-            raise OptionError(f"selective is for one class per sample; the task is {task.name}")
+            raise OptionError(f"selective is for one class per sample; the task is {task.words}")
         outcome = outcome_of(task, self.outputs, self._truth())
         return dict(zip(("coverage", "risk", "confidence"), (column.tolist() for column in risk_coverage(outcome)), strict=True))
 
@@ -134,7 +134,7 @@ class Evaluation(dict[str, float]):
         self._refuse_several("confusion")
         task = self._decoder.task
         if not task.has_classes or task.thresholded:
-            raise OptionError(f"confusion is for one class per sample or word; the task is {task.name}; see per_class()")
+            raise OptionError(f"confusion is for one class per sample or word; the task is {task.words}; see per_class()")
         names = self._decoder.names
         matrix = np.zeros((len(names), len(names)), dtype=np.int64)
         np.add.at(matrix, (flat_targets(self._truth()), self._predicted()), 1)
@@ -150,7 +150,7 @@ class Evaluation(dict[str, float]):
         """
         self._refuse_several("per_class")
         if not self._decoder.task.has_classes:
-            raise OptionError(f"per_class is for classes; the task is {self._decoder.task.name}")
+            raise OptionError(f"per_class is for classes; the task is {self._decoder.task.words}")
         truth, named = self._indicators()
         right, found, samples = (truth & named).sum(0), named.sum(0), truth.sum(0)
         with np.errstate(invalid="ignore"):

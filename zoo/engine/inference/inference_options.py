@@ -66,10 +66,11 @@ class InferenceOptions:
         return self.on_error == "skip"
 
     @contextmanager
-    def naming_skip(self, *, opening: bool = False) -> Iterator[None]:
+    def naming_skip(self, remedy: str = SKIPPED, *, opening: bool = False) -> Iterator[None]:
         """Add to an error of inputs that cannot be read that such inputs may be skipped.
 
         Args:
+            remedy: How; of a run and what is made of runs, which have another option for that, ``zoo.engine.train.messages.SKIPPED``.
             opening: Whether a source is opened, not passed through a model: items of a torch dataset that raise are not skipped then.
         """
         try:
@@ -78,7 +79,7 @@ class InferenceOptions:
             if opening and isinstance(error, CorruptInputError):
                 raise
             if not self.skip:
-                error.args = (f"{error}; {SKIPPED}",)
+                error.args = (f"{error}; {remedy}",)
             raise
 
 

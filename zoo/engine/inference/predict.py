@@ -109,7 +109,7 @@ def predict_proba(model: TaskModel, inputs: Any, **options: Any) -> Array:
         OptionError: If the model is a regression.
     """
     if type(find_task(model.task)).probabilities is Task.probabilities:
-        raise OptionError(f"the task {model.task!r} has no probabilities; use predict()")
+        raise OptionError(f"the task is {find_task(model.task).words}, which has no probabilities; use predict()")
     return decoder_of(model).probabilities(predict_outputs(model, inputs, model, **options).values)
 
 

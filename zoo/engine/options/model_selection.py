@@ -59,7 +59,7 @@ def resolve_monitor(monitor: str | None, task: Task, own: Collection[str] = (), 
         asked = on_request(task.name) if name == "monitor" else ()
         more = f"; metrics=[{monitor!r}] measures it in every epoch, and then it may be the monitor" if monitor in asked else ""
         near = "" if more else nearest_metric(monitor, known)
-        raise OptionError(f"{name} is {monitor!r}{near}; for a {task.name} task it is one of: {', '.join(known)}{more}")
+        raise OptionError(f"{name} is {monitor!r}{near}; where the task is {task.words}, it is one of: {', '.join(known)}{more}")
     return monitor
 
 

@@ -80,7 +80,7 @@ def check_own_parts(model: TaskModel, config: Config, own: OwnParts) -> None:
         faults.append(f"{', '.join(ignored)}: an augmentation of your own decides them; put them into it")
     task = find_task(model.task)
     if own.loss is not None and (task.per_token or isinstance(task, SeveralTasks)):
-        faults.append(f"loss: a function gives one value per sample, and {model.task!r} has several targets; take one by name")
+        faults.append(f"loss: a function gives one value per sample, and the task is {find_task(model.task).words}; take one by name")
     if faults:
         raise OptionError(fault_list("these options do not suit the run:", faults, "Leave out what is named"))
 

@@ -88,7 +88,7 @@ def take_own_parts(options: dict[str, Any], task: Task, faults: list[str], *, ou
         options["augment"] = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0), "flip": 0.0, "jitter": 0.0}
     metrics, named = _named_metrics(options.pop("metrics", None) or {}, task, faults, outputs)
     if metrics and (task.per_token or isinstance(task, SeveralTasks)):
-        faults.append(f"metrics: they are for tasks with one target per sample, and {task.name!r} has several")
+        faults.append(f"metrics: they are for one target per sample, and the task is {task.words}")
     functions: dict[str, Any] = dict(named)
     lower = {name for name, metric in named.items() if metric.lower}
     for name, value in metrics.items():

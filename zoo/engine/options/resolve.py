@@ -134,7 +134,7 @@ def _beyond_ranges(
         known = ", ".join(task.losses) or "none by name"
         here = _LOSSES.get(loss.lower().removesuffix("loss").strip("_"), "")
         near = f" (it is called {here!r} here)" if here in task.losses else did_you_mean(loss, task.losses)
-        faults.append(f"loss is {loss!r}{near}; for a {task.name} task it is one of: {known}")
+        faults.append(f"loss is {loss!r}{near}; where the task is {task.words}, it is one of: {known}")
     name, options = values["optimizer"], values.get("optimizer_options", {})
     familiar = not options and isinstance(name, str) and name.lower() in TORCH_OPTIMIZERS
     if check_optimizer and isinstance(name, str) and isinstance(options, Mapping) and not familiar:

@@ -211,7 +211,7 @@ class _Planned:
             batch_size=config.batch_size or config.samples,
             lr=config.lr,
             wise_ft=config.wise_ft,
-            refit_bias=bool(config.refit_bias) and any(epoch.augment for epoch in self._epochs),
+            refit_bias=bool(config.refit_bias) and any(phase.augment for phase in phases),
             device=str(self._device),
             precision="fp32" if mixed == "no" else mixed,
             memory=max(phase.memory for phase in phases),

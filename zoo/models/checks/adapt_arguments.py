@@ -95,7 +95,7 @@ def check_zero_shot(spec: BackboneSpec, task: str, in_chans: int | None) -> None
     kind, faults = find_task(task), []
     pair_of(spec, "a zero-shot head")
     if not kind.has_classes or kind.per_token or isinstance(kind, SeveralTasks):
-        faults.append(f"task {task!r} has no single set of classes; a zero-shot head is for 'single-label' and 'multi-label'")
+        faults.append(f"the task is {kind.words}, without one set of classes; a zero-shot head is for 'single-label' and 'multi-label'")
     if in_chans is not None and in_chans != getattr(spec.inputs, "channels", in_chans):
         faults.append(
             f"in_chans is {in_chans}: a dual encoder knows images of {getattr(spec.inputs, 'channels', 3)} channels; leave it out"

@@ -92,8 +92,9 @@ def compare(*runs: str | Path, test: Any = None, metric: str | None = None, **op
     if options and test is None:
         raise OptionError(f"{', '.join(options)}: options of the evaluation on data; give test=… (--test)")
     entries = tuple([read_entry(run) for run in runs])
-    if faults := [f"{entry.name} has the task {entry.task!r}" for entry in entries if entry.task != entries[0].task]:
-        raise OptionError(fault_list(f"{entries[0].name} has the task {entries[0].task!r}, and others cannot be compared with it:", faults))
+    if faults := [f"of {entry.name} it is {find_task(entry.task).words}" for entry in entries if entry.task != entries[0].task]:
+        ours = f"the task of {entries[0].name} is {find_task(entries[0].task).words}"
+        raise OptionError(fault_list(f"{ours}, and others cannot be compared with it:", faults))
     task = find_task(entries[0].task)
     own = [name for entry in entries for name in entry.scores]
     wanted = metric or entries[0].monitor

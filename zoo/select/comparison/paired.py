@@ -17,7 +17,7 @@ from zoo.select.crossval.resampled import holm, paired_test
 from zoo.select.crossval.result import CrossValidation
 from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
-from zoo.trust.metric_table import Metric
+from zoo.trust.metric_table import Metric, ends_of
 
 Array = npt.NDArray[Any]
 
@@ -77,7 +77,7 @@ class Pair:
 
 def by_folds(first: CrossValidation, second: CrossValidation, metric: str, *, level: float = LEVEL) -> dict[str, Any]:
     """Return the corrected resampled t-test on the same folds as fields of a ``Pair``."""
-    found = paired_test(first.values(metric), second.values(metric), first.ratio, level=level)
+    found = paired_test(first.values(metric), second.values(metric), first.ratio, level=level, ends=ends_of(metric))
     return {
         "difference": found.difference,
         "low": found.low,
@@ -102,7 +102,7 @@ def by_samples(
     """
     asked = {name: one for name, one in more.items() if one.drawn}
     if not has_draws(first.task):
-        return {"note": f"the task {first.task!r} has no metrics of single samples, which a bootstrap needs"}
+        return {"note": f"the task is {find_task(first.task).words}, which has no metrics of single samples, as a bootstrap needs"}
     try:
         drawn = [
             drawn_metrics(first.task, one.outputs, one.targets, groups=first.groups, thresholds=one.thresholds, more=asked)

@@ -22,6 +22,7 @@ from zoo.engine.runtime.device import make_accelerator, placed
 from zoo.engine.runtime.progress import Progress
 from zoo.engine.runtime.signals import StopFlag
 from zoo.engine.train.job import Job
+from zoo.engine.train.messages import SKIPPED
 from zoo.errors import SavedModelError
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
@@ -46,7 +47,7 @@ def held_out_outputs(model: TaskModel, job: Job, table: Table, folder: Path) -> 
         return _from_features(model, job, table, folder)
     config = job.config
     where: dict[str, Any] = {"device": config.device, "precision": config.precision, "workers": config.workers}
-    return evaluate(model, table, **where).outputs
+    return evaluate(model, table, **where, remedy=SKIPPED).outputs
 
 
 def _stays_frozen(model: TaskModel, job: Job) -> bool:

@@ -19,6 +19,7 @@ Array = npt.NDArray[np.float64]
 # Scores below which a mean has no interval: with two, t has one degree of freedom and its quantile is 12.7, so the interval would reach
 # 15.6 standard deviations to each side, which says nothing of an accuracy. Repeats are the way out (5 x 2 folds, Dietterich 1998).
 LEAST = 3
+ANY = (-math.inf, math.inf)
 
 
 class Summary(NamedTuple):
@@ -59,13 +60,14 @@ class PairedTest(NamedTuple):
     folds: int
 
 
-def summarize(scores: Sequence[float], ratio: float, *, level: float = LEVEL) -> Summary:
+def summarize(scores: Sequence[float], ratio: float, *, level: float = LEVEL, ends: tuple[float, float] = ANY) -> Summary:
     """Return the mean of scores with its interval.
 
     Args:
         scores: One per fold; NaN where a fold leaves the metric undefined.
         ratio: Held-out samples per training sample, such as 1/4 for 5 folds.
         level: Share that the interval covers.
+        ends: The least and the largest value that there is, beyond which the interval does not go.
     """
     known = _known(scores)
     if not len(known):
@@ -75,10 +77,12 @@ def summarize(scores: Sequence[float], ratio: float, *, level: float = LEVEL) ->
     if len(known) < LEAST:
         return Summary(mean, math.nan, math.nan, std, len(known))
     half = _quantile(len(known), level) * _error(known, ratio)
-    return Summary(mean, mean - half, mean + half, std, len(known))
+    return Summary(mean, max(mean - half, ends[0]), min(mean + half, ends[1]), std, len(known))
 
 
-def paired_test(first: Sequence[float], second: Sequence[float], ratio: float, *, level: float = LEVEL) -> PairedTest:
+def paired_test(
+    first: Sequence[float], second: Sequence[float], ratio: float, *, level: float = LEVEL, ends: tuple[float, float] = ANY
+) -> PairedTest:
     """Test whether two sets of scores on the same folds differ in their mean.
 
     Args:
@@ -86,6 +90,7 @@ def paired_test(first: Sequence[float], second: Sequence[float], ratio: float, *
         second: Scores of the same folds.
         ratio: Held-out samples per training sample.
         level: Share that the interval of the difference covers.
+        ends: The least and the largest value of a score; the interval does not go beyond their difference.
     """
     gains = _known(np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64))
     if len(gains) < 2:
@@ -98,7 +103,8 @@ def paired_test(first: Sequence[float], second: Sequence[float], ratio: float, *
     from scipy.special import stdtr  # type: ignore[import-untyped]  # ships no types
 
     t = mean / error
-    return PairedTest(mean, mean - half, mean + half, t, 2.0 * float(stdtr(len(gains) - 1, -abs(t))), len(gains))
+    widest = ends[1] - ends[0]
+    return PairedTest(mean, max(mean - half, -widest), min(mean + half, widest), t, 2.0 * float(stdtr(len(gains) - 1, -abs(t))), len(gains))
 
 
 def holm(values: Sequence[float]) -> list[float]:

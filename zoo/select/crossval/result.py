@@ -12,6 +12,7 @@ from typing import Any
 from zoo.engine.options.begun import option_differences
 from zoo.errors import SavedModelError, count, fault_list
 from zoo.select.crossval.resampled import LEAST, Summary, summarize
+from zoo.trust.metric_table import ends_of
 from zoo.util.numbers import score_text, without_nan
 
 RECORD, PREDICTIONS, PICTURE = "cv.json", "predictions.csv", "cv.png"
@@ -68,7 +69,7 @@ class CrossValidation:
     def scores(self) -> dict[str, Summary]:
         """The mean of each metric over the folds, with its interval."""
         names = dict.fromkeys(name for fold in self.folds for name in fold.metrics)
-        return {name: summarize(self.values(name), self.ratio) for name in names}
+        return {name: summarize(self.values(name), self.ratio, ends=ends_of(name)) for name in names}
 
     @property
     def without_interval(self) -> str:

@@ -181,7 +181,8 @@ def _members(folder: Path) -> list[Path]:
 
 def _differences(first: Candidate, other: Candidate, *, averaged: bool) -> list[str]:
     ours, theirs = first.config, other.config
-    pairs = [(name, getattr(ours, name), getattr(theirs, name)) for name in ("task", "num_classes", "labels")]
+    pairs: list[tuple[str, Any, Any]] = [("task", find_task(ours.task).words, find_task(theirs.task).words)]
+    pairs += [(name, getattr(ours, name), getattr(theirs, name)) for name in ("num_classes", "labels")]
     names = _SAME if averaged else ("inputs",)
     pairs += [(name, getattr(ours.zoo, name), getattr(theirs.zoo, name)) for name in names]
     return [f"{str(other.folder)!r}: {name} is {b!r}, and of {str(first.folder)!r} {a!r}" for name, a, b in pairs if a != b]

@@ -18,6 +18,7 @@ from zoo.engine.options.recipes import default_recipe
 from zoo.engine.runtime.progress import in_time_units
 from zoo.engine.runtime.signals import Stopped
 from zoo.engine.train.fit import run_job
+from zoo.engine.train.messages import SKIPPED
 from zoo.errors import CorruptInputError, DataError, DiskFullError, InterruptedRunError, SavedModelError, ZooError, count
 from zoo.models.backbone import Backbone
 from zoo.plugins.loader import describe
@@ -175,6 +176,7 @@ def fine_tune(trial: Trial, name: str, length: int, metric: str, folder: Path) -
     valid = trial.tables[1]
     assert valid is not None, "candidates are not tuned without samples to judge by"
     config = job.config
-    found = evaluate(job.model, valid, device=config.device, precision=config.precision, workers=config.workers)
+    where: dict[str, Any] = {"device": config.device, "precision": config.precision, "workers": config.workers}
+    found = evaluate(job.model, valid, **where, remedy=SKIPPED)
     task = find_task(job.model.task)
     return judge(task, metric, found.outputs, valid.select(found.rows), seconds=seconds, epochs=length)

@@ -22,6 +22,7 @@ from zoo.engine.runtime.progress import Progress, in_time_units
 from zoo.engine.runtime.signals import StopFlag
 from zoo.engine.train.fit import run_job
 from zoo.engine.train.job import Job
+from zoo.engine.train.messages import SKIPPED
 from zoo.errors import DataError, InterruptedRunError, ZooError
 from zoo.models.task_model import TaskModel
 from zoo.saved.config import read_config
@@ -224,7 +225,7 @@ class Search:
         config = job.config
         on_error = "skip" if config.on_corrupt == "skip" else "stop"
         where: dict[str, Any] = {"device": config.device, "precision": config.precision, "workers": config.workers}
-        found = evaluate(self._model, self._valid, on_error=on_error, **where)
+        found = evaluate(self._model, self._valid, on_error=on_error, **where, remedy=SKIPPED)
         read = self._valid.select(found.rows)
         task, targets, groups = self._task.name, np.asarray(read.targets), drawn_groups(read)
         try:

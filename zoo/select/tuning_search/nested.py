@@ -20,6 +20,7 @@ from zoo.engine.runtime.progress import Progress, in_time_units
 from zoo.engine.runtime.signals import going_on
 from zoo.engine.train.fit import check_kinds
 from zoo.engine.train.job import resolve_job
+from zoo.engine.train.messages import SKIPPED
 from zoo.errors import InterruptedRunError, SavedModelError, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.saved.load import load
@@ -141,7 +142,7 @@ def run_nested(
             except InterruptedRunError as error:
                 raise going_on(error, folder) from error
             assert tuned is not None, "this process leads the search"
-            metrics = dict(evaluate(load(place / "best"), table.select(fold.held_out), quiet=True))
+            metrics = dict(evaluate(load(place / "best"), table.select(fold.held_out), remedy=SKIPPED))
             seconds = round(sum(trial.seconds for trial in tuned.trials), 3)
             result = FoldResult(number, 0, len(fold.train), len(fold.held_out), metrics, seconds)
             chosen = "the default recipe" if tuned.best_trial.default else " ".join([tuned.best_trial.recipe, *tuned.best_trial.listed])

@@ -37,7 +37,7 @@ UNCERTAIN_AS = {"mask": math.nan, "positive": 1.0, "negative": 0.0}
 
 def useless_uncertain(task: Task) -> str:
     """Return why ``uncertain`` does not apply to a task; empty if it does."""
-    return "" if task.partial else f"it is for labels of -1 of a multi-label task, and the task is {task.name!r}"
+    return "" if task.partial else f"it is for labels of -1 of a multi-label task, and the task is {task.words}"
 
 
 def check_uncertain(uncertain: str | None, task: Task) -> None:

@@ -37,7 +37,7 @@ def distilling(method: DistillOptions, base: Supervised) -> Distilling:
     """Return the objective of a student; see ``Distill``."""
     task = find_task(base.model.task)
     if task.name not in _TASKS:
-        raise OptionError(f"distill is for {', '.join(_TASKS)}; the task is {task.name}")
+        raise OptionError(f"distill is for {', '.join(_TASKS)}; the task is {task.words}")
     features, attention = read_pairs(method.features, "features"), read_pairs(method.attention, "attention")
     teacher = open_teacher(method.teacher, task)
     _check(method, base.model, teacher, features, attention)

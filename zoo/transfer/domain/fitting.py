@@ -35,10 +35,12 @@ def faults_of(method: str, base: Supervised, *, spectral: float) -> list[str]:
     """
     model, kind, faults = base.model, KINDS[method], []
     if find_task(model.task).per_token:
-        faults.append(f"the task is {model.task}, and domains of words are not aligned here; take a task of one label per sample")
+        faults.append(
+            f"the task is {find_task(model.task).words}, and domains of words are not aligned here; take a task of one label per sample"
+        )
     elif kind.of_classes and not find_task(model.task).exclusive:
         fitting = ", ".join(name for name, one in KINDS.items() if one.make and not one.of_classes)
-        faults.append(f"the task is {model.task}, and the method needs one class per sample; take one of: {fitting}")
+        faults.append(f"the task is {find_task(model.task).words}, and the method needs one class per sample; take one of: {fitting}")
     if not reads_pooled(model.head):
         faults.append("the head gives no logits of pooled features; take head='linear' or head='mlp'")
     frozen = shortest_frozen_prefix(base.config, model.groups, model.frozen)

@@ -97,7 +97,7 @@ class FixMatch(Method):
 
         inputs, faults = base.model.inputs, []
         if not base.task.exclusive or base.task.per_token:
-            faults.append(f"the task is {base.task.name!r}, and it needs one class per sample: task='single-label'")
+            faults.append(f"the task is {base.task.words}, and it needs one class per sample: task='single-label'")
         if isinstance(inputs, Text) and not self.strength:
             faults.append(
                 "strength is 0, which leaves the strong view of a text as it is; give the percentage of the words to change, such as 10"

@@ -142,7 +142,8 @@ def _headerless(found: dict[str, str | None], names: Sequence[str], options: Rea
 
 def _hint_of_absent(absent: Sequence[str], names: Sequence[str], reads: str, cells: Cells | None) -> str:
     """Return what to do about roles without a column."""
-    if reads == "file_name" and reads in absent and any(name in names for name in (*USUAL["text"], *USUAL["words"])):
+    textual = {*USUAL["text"], *USUAL["words"]} & {plain_name(name) for name in names if isinstance(name, str)}
+    if reads == "file_name" and reads in absent and textual:
         return "It seems to hold texts, and the model reads files"
     found = indicator_columns({name: cells(name, _LOOKED_AT) for name in names}) if "label" in absent and cells else []
     hint = ""

@@ -124,7 +124,7 @@ class Decoder:
         logits = self.logits(outputs)
         found = self.task.probabilities(logits if logits.dtype == object else logits.astype(np.float64))
         if found is None:
-            raise OptionError(f"the task {self.task.name!r} has no probabilities; use predict()")
+            raise OptionError(f"the task is {self.task.words}, which has no probabilities; use predict()")
         return found if found.dtype == object else np.asarray(found, dtype=np.float32)
 
 
@@ -174,7 +174,7 @@ def decoder_of(
 def _checked_top(top: Any, task: Task, classes: int) -> int:
     """Return how many of the likeliest classes are given: all of them where more are wanted, with a warning."""
     if isinstance(task, SeveralTasks) or task.per_token or type(task).probabilities is Task.probabilities:
-        raise OptionError(f"top={top!r} (--top): the task {task.name!r} has no likeliest classes of an input; leave it out")
+        raise OptionError(f"top={top!r} (--top): the task is {task.words}, which has no likeliest classes of an input; leave it out")
     if not is_whole(top) or top < 1:
         raise OptionError(f"top={top!r} (--top): give a whole number from 1 to {classes}, as the model has {count(classes, 'class')}")
     if top > classes:

@@ -94,7 +94,7 @@ def run_adapted(job: Job, options: Any, out: str | Path | None, *, resume: bool)
 def _faults(job: Job) -> list[str]:
     faults = []
     if not find_task(job.model.task).exclusive:
-        faults.append(f"the task is {job.model.task}, and the validators need one class per sample; name a method")
+        faults.append(f"the task is {find_task(job.model.task).words}, and the validators need one class per sample; name a method")
     if launched() > 1:
         faults.append("the candidates run in one process; leave --num-processes out, or name a method")
     if job.own.log_with:
