@@ -181,7 +181,7 @@ def _check_family(name: str, repo: str, config: Mapping[str, Any]) -> None:
 
 
 def _image_spec(name: str, image: Mapping[str, Any], prepared: Mapping[str, Any], size: Any) -> zoo.BackboneSpec:
-    from zoo_hf.open_clip_build import image_width
+    from zoo_hf.open_clip_timm import image_width
 
     side = tuple(size) if isinstance(size, list | tuple) else int(size)
     own = "model" not in image
