@@ -1,4 +1,4 @@
-"""Towers of open_clip's layout as modules: a vision transformer of timm or its own, an encoder of transformers, and projections."""
+"""Towers of open_clip's layout as modules: its own, of timm, of transformers, and projections."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import zoo
 from zoo_hf.build import convert as convert_encoder
 from zoo_hf.build import text, text_with_pooler
 from zoo_hf.families import family_of
+from zoo_hf.open_clip_resnet import RESNET_LAYERS, OwnResNet
 from zoo_hf.open_clip_text import OWN_TEXT_LAYERS, OwnTextTower
 from zoo_hf.open_clip_timm import TAKEN, timm_layers, timm_tower
 from zoo_hf.open_clip_vit import OWN_LAYERS, OwnImageTower
@@ -35,15 +36,18 @@ def image_tower(tower: Mapping[str, Any], projection: int = 0, **options: Any) -
     if "model" not in tower:
         if options:
             raise zoo.OptionError(f"an image tower of open_clip itself takes no {', '.join(options)}; leave it out")
-        return OwnImageTower(tower, tuple(tower["size"]), projection)
+        kind = OwnResNet if "stages" in tower else OwnImageTower
+        return kind(tower, tuple(tower["size"]), projection)
     return timm_tower(tower, projection, **options)
 
 
 def image_layers(module: Any) -> dict[str, Sequence[str]]:
-    """Return the layer groups of an image tower: the embeddings, and a group per block."""
+    """Return the layer groups of an image tower: the embeddings or the first convolutions, and a group per block or stage."""
+    if isinstance(module, OwnResNet):
+        return dict(RESNET_LAYERS)
     if isinstance(module, OwnImageTower):
         return dict(OWN_LAYERS)
-    return timm_layers()
+    return timm_layers(module.trunk)
 
 
 class TextTower(nn.Module):
@@ -138,6 +142,8 @@ def convert_text(state_dict: Mapping[str, Tensor], module: Any) -> dict[str, Ten
     if isinstance(module, OwnTextTower):
         return {name: value for name, value in own.items() if not name.startswith("logit_")}
     below = {name.removeprefix("transformer."): value for name, value in own.items() if name.startswith("transformer.")}
+    if "embed_tokens.weight" in below:  # of an encoder and decoder, of which open_clip has the encoder by itself, as of mT5
+        below = {f"encoder.{name}": value for name, value in below.items()} | {"shared.weight": below["embed_tokens.weight"]}
     encoder = convert_encoder(below, module.transformer)
     return {name: value for name, value in own.items() if not name.startswith("transformer.")} | {
         f"transformer.{name}": value for name, value in encoder.items()

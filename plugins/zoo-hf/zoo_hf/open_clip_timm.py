@@ -1,4 +1,4 @@
-"""Image towers of timm in open_clip's layout: a vision transformer and its projection, named as open_clip names them."""
+"""Image towers of timm in open_clip's layout: a network and its projection, named as open_clip names them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from torch import Tensor, nn
 
 import zoo
 
-STEM = ("cls_token?", "reg_token?", "pos_embed?", "patch_embed", "norm_pre?")
+TRANSFORMER: Mapping[str, Sequence[str]] = {
+    "stem": ["cls_token?", "reg_token?", "pos_embed?", "rope?", "patch_embed", "norm_pre?"],
+    "block": ["blocks.*", "norm", "fc_norm?", "attn_pool?", "head?"],
+}
+STAGES: Mapping[str, Sequence[str]] = {"stem": ["stem"], "stage": ["stages.*", "norm_pre?", "final_conv?", "head?"]}
+STAGED = ("ConvNeXt", "FastVit")  # classes of networks of stages whose groups are those above
 # Arguments of timm's factory that are no options of an architecture: they would fetch or read other files, or change what is declared.
 TAKEN = (
     "pretrained",
@@ -26,7 +31,6 @@ TAKEN = (
     "global_pool",
     "features_only",
 )
-REST = ("norm", "fc_norm?", "attn_pool?")
 
 
 def _timm(model: str) -> Any:
@@ -50,13 +54,30 @@ def image_width(model: str) -> int:
     """Return the width of an image tower's features, built without values.
 
     Raises:
-        zoo.OptionError: If timm has no such model, or it is no vision transformer.
+        zoo.OptionError: If timm has no such model, or it is none whose groups are known here.
+    """
+    return int(_shape_of(model).num_features)
+
+
+@cache
+def _shape_of(model: str) -> Any:
+    """Return a model of timm without values.
+
+    Raises:
+        zoo.OptionError: If timm has no such model, or it is none whose groups are known here.
     """
     with torch.device("meta"):
         trunk = _timm(model).create_model(model, pretrained=False, num_classes=0)
-    if not (hasattr(trunk, "blocks") and hasattr(trunk, "patch_embed")):
-        raise zoo.OptionError(f"the image tower {model!r} of timm is no vision transformer, and no other one of open_clip's layout is read")
-    return int(trunk.num_features)
+    if not (_is_transformer(trunk) or type(trunk).__name__ in STAGED):
+        raise zoo.OptionError(
+            f"the image tower {model!r} of timm is a {type(trunk).__name__}, which is not read; read are its vision transformers for "
+            f"images of any size, and {' and '.join(STAGED)}"
+        )
+    return trunk
+
+
+def _is_transformer(trunk: Any) -> bool:
+    return all(hasattr(trunk, name) for name in ("blocks", "patch_embed", "dynamic_img_size"))
 
 
 class ImageTower(nn.Module):
@@ -90,10 +111,12 @@ def timm_tower(tower: Mapping[str, Any], projection: int = 0, **options: Any) ->
     """
     model, pool, proj = tower["model"], tower.get("pool", ""), tower.get("proj", "linear")
     timm = _timm(model)
-    # A pooling that is given to the constructor changes the norms; with a projection open_clip sets it afterwards.
-    early = {"global_pool": pool} if pool and proj == "none" else {}
+    # A pooling that is given to the constructor changes the norms; with a projection of its own open_clip sets it afterwards.
+    early = {"global_pool": pool} if proj in ("", "none") and pool else {}
+    sizes = {"dynamic_img_size": True} if _is_transformer(_shape_of(model)) else {}
+    classes = projection if proj == "" else 0  # the classifier of timm is the projection
     try:
-        trunk = timm.create_model(model, pretrained=False, num_classes=0, dynamic_img_size=True, **early, **options)
+        trunk = timm.create_model(model, pretrained=False, num_classes=classes, **sizes, **early, **options)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         told = ", ".join(f"{name}={value!r}" for name, value in options.items()) or "these options"
         raise zoo.OptionError(f"timm's {model} refuses {told}: {error}; leave out what it does not take") from error
@@ -104,7 +127,7 @@ def timm_tower(tower: Mapping[str, Any], projection: int = 0, **options: Any) ->
 
 def _image_head(proj: str, width: int, projection: int, bias: bool) -> nn.Module | None:
     """Return the projection of an image tower by open_clip's name, with its names."""
-    if not projection or proj == "none":
+    if not projection or proj in ("", "none"):
         return None
     if proj == "linear":
         return nn.Sequential(OrderedDict(drop=nn.Dropout(0.0), proj=nn.Linear(width, projection, bias=bias)))
@@ -112,9 +135,8 @@ def _image_head(proj: str, width: int, projection: int, bias: bool) -> nn.Module
     return nn.Sequential(OrderedDict(mlp=layers.Mlp(width, 2 * projection, projection, bias=(True, bias))))
 
 
-def timm_layers() -> dict[str, Sequence[str]]:
-    """Return the layer groups of such an image tower: the embeddings, and a group per block."""
-    return {
-        "stem": [f"trunk.{name}" for name in STEM],
-        "block": ["trunk.blocks.*", *(f"trunk.{name}" for name in REST), "head?"],
-    }
+def timm_layers(trunk: Any) -> dict[str, Sequence[str]]:
+    """Return the layer groups of such an image tower: the embeddings or the stem, and a group per block or stage."""
+    *first, (last, members) = (TRANSFORMER if _is_transformer(trunk) else STAGES).items()
+    below = {name: [f"trunk.{member}" for member in parts] for name, parts in first}
+    return {**below, last: [*(f"trunk.{member}" for member in members), "head?"]}
