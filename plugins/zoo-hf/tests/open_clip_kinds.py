@@ -9,7 +9,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from tiny import words
+from tiny import VOCABULARY, words
 from torch import Tensor, nn
 
 TEXT: dict[str, Any] = {"context_length": 12, "vocab_size": 60, "width": 16, "heads": 2, "layers": 2}
@@ -51,7 +51,8 @@ KINDS: dict[str, dict[str, Any]] = {
         "vision_cfg": {**VISION, "no_ln_pre": True, "pool_type": "avg", "final_ln_after_pool": True},
         "text_cfg": {**TEXT, **NAMED, **SEEN, "tokenizer_kwargs": {"strip_sep_token": True}},
     },
-    "worldwide": {"embed_dim": 12, "vision_cfg": VISION, "text_cfg": {**TEXT, **NAMED, "pool_type": "eos", "eos_id": 3}},
+    # The end is "bad" here: another place than that of the largest number, and of a text without it the first.
+    "worldwide": {"embed_dim": 12, "vision_cfg": VISION, "text_cfg": {**TEXT, **NAMED, "pool_type": "eos", "eos_id": 5}},
     "mobileclip": {
         "embed_dim": 12,
         "custom_text": True,
@@ -107,3 +108,5 @@ def publish(folder: Path, kind: str, towers: tuple[nn.Module, nn.Module], **more
     (folder / "open_clip_config.json").write_text(json.dumps(told))
     (folder / "README.md").write_text("---\nlicense: mit\n---\n")
     words(folder)
+    pieces = [piece for piece in VOCABULARY if piece != "[SEP]"]
+    (folder / "vocab.txt").write_text("\n".join([*pieces, "[SEP]"]) + "\n")  # the last token ends a text, as in CLIP's vocabulary
