@@ -60,6 +60,13 @@ def test_networks_that_differ_in_mean_and_std_share_what_is_decoded(tmp_path: Pa
     assert len(decoded) == 2 * len(files), "once in colour, once in grey"
 
 
+def test_a_network_that_squashes_images_has_pixels_of_its_own(tmp_path: Path, files: list[Path]) -> None:
+    covering, squashing = Image(size=12), Image(size=12, squash=True)
+    pixels = store(tmp_path, files, covering, covering, squashing, squashing)
+    for inputs in (covering, squashing):
+        assert torch.equal(pixels.transform(inputs)(files[0], RNG), EvalTransform(inputs)(files[0], RNG))
+
+
 def test_a_file_that_changes_is_decoded_again(tmp_path: Path, files: list[Path], decoded: list[str]) -> None:
     transform = store(tmp_path, files, ONE, OTHER).transform(ONE)
     before = transform(files[0], RNG)

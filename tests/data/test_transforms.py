@@ -64,6 +64,22 @@ def test_evaluation_is_bit_equal_to_the_presets_of_torchvisions_weights(name: st
     assert torch.equal(eval_transform(inputs)(picture, random.Random(0)), preset(picture))
 
 
+def test_a_squashed_evaluation_keeps_all_of_the_image() -> None:
+    from torchvision import transforms as tv
+
+    theirs = tv.Compose([tv.Resize((24, 32), tv.InterpolationMode.BICUBIC), tv.ToTensor(), tv.Normalize(MEAN, STD)])
+    ours, covering = eval_transform(like((24, 32), squash=True)), eval_transform(like((24, 32)))
+    for shape in SIZES:
+        assert torch.equal(ours(photo(shape), random.Random(0)), theirs(photo(shape))), shape
+    assert not torch.equal(ours(photo((31, 97)), random.Random(0)), covering(photo((31, 97)), random.Random(0)))
+    bands = Image(size=8, mean=(0.0,) * 4, std=(1.0,) * 4, squash=True)
+    whole = torch.zeros(4, 16, 32)
+    whole[:, :, :8] = 1  # the left quarter, which a crop of the centre would leave out
+    found = eval_transform(bands)(whole.mul(255).to(torch.uint8), random.Random(0))
+    assert found.shape == (4, 8, 8)
+    assert found[:, :, 0].min() > 0.9
+
+
 def test_evaluation_decodes_a_large_jpeg_in_full(tmp_path: Path) -> None:
     path = tmp_path / "large.jpg"
     photo((1600, 1200)).save(path, quality=92)

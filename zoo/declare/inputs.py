@@ -38,6 +38,8 @@ class Image:
         window: Centre and width of the values of a grey DICOM file that become 0 to 1, after its rescale (Hounsfield units
             for CT); None uses the file's own.
         ready_made: Whether the model was trained on float tensors outside [0, 1], which are its inputs as they are.
+        squash: Whether the resize for evaluation gives both edges their size whatever the aspect ratio, as SigLIP was trained; else
+            the image is resized to cover the size, and its centre is cut out.
     """
 
     size: int | tuple[int, int] = 224
@@ -48,6 +50,7 @@ class Image:
     fixed_size: bool = False
     window: tuple[float, float] | None = None
     ready_made: bool = False
+    squash: bool = False
 
     def __post_init__(self) -> None:
         if odd := _number_faults(self, {"size": (2, _PIXELS), "mean": (1, _PER_CHANNEL), "std": (1, _PER_CHANNEL), "window": (1, _WINDOW)}):
@@ -64,6 +67,7 @@ class Image:
             (not (is_finite(self.crop) and 0 < self.crop <= 1), f"crop is {self.crop!r}; it must be in (0, 1]"),
             (self.interpolation not in INTERPOLATIONS, f"interpolation {self.interpolation!r} is none of {INTERPOLATIONS}"),
             (not _is_window(self.window), f"window is {self.window}; give {_WINDOW}"),
+            (self.squash and self.crop != 1, f"crop is {self.crop!r}; with squash nothing is cut off, so leave it out"),
         ]
         check("Image", faults)
 

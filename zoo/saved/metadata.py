@@ -71,6 +71,8 @@ def _attached(model: TaskModel) -> Attached | None:
 def _fields(inputs: Inputs) -> dict[str, Any]:
     """Return the fields of an input; of a text those of ``TEXT_FIELDS``: the plugin names the function of its tokenizer."""
     fields = dataclasses.asdict(inputs)
+    if isinstance(inputs, Image) and not inputs.squash:
+        del fields["squash"]  # earlier versions do not know it
     if not isinstance(inputs, Text):
         return fields
     return {key: fields[key] for key in TEXT_FIELDS if key == "max_length" or fields[key]}

@@ -13,10 +13,11 @@ import pytest
 import timm
 import torch
 from huggingface_hub import constants
-from tiny import BERT, words
+from tiny import BERT, TEXT_CONFIGS, batch, words
 from torch import nn
 from torch.nn import functional
-from transformers import AutoTokenizer, BertConfig, BertModel
+from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, BertModel
+from zoo_hf.open_clip_build import convert_text, image_tower, text_tower
 from zoo_hf.open_clip_own import own_tower
 from zoo_hf.open_clip_vit import OwnImageTower
 
@@ -183,8 +184,8 @@ def test_a_bias_of_the_logits_means_the_sigmoid_of_pairs(repositories: Callable[
 
 
 def test_what_is_not_read_is_told_at_once(repositories: Callable[..., None]) -> None:
-    repositories(vision_cfg={"layers": [1, 1, 1, 1]}, text_cfg={"width": 16, "hf_pooler_type": "max_pooler"}, embed_dim=None)
-    with pytest.raises(zoo.ZooError, match=r"(?s)image tower is a ResNet of open_clip.*embed_dim is None"):
+    repositories(vision_cfg={"layers": [1, 1, 1], "width": 15}, text_cfg={"width": 16, "hf_pooler_type": "max_pooler"}, embed_dim=None)
+    with pytest.raises(zoo.ZooError, match=r"(?s)layers is \[1, 1, 1\]; a ResNet has .* four stages.*embed_dim is None"):
         zoo.get("hf/acme/clip")
 
 
@@ -203,9 +204,20 @@ def test_values_that_are_null_have_those_of_open_clip(repositories: Callable[...
     assert (spec.inputs.shape, spec.pair.scale) == ((3, 224, 224), pytest.approx(1 / 0.07))
 
 
-def test_no_option_makes_timm_read_another_file() -> None:
-    from zoo_hf.open_clip_build import image_tower
+def test_the_encoder_of_an_encoder_and_decoder_is_read_by_itself() -> None:
+    home = randomise(AutoModel.from_config(AutoConfig.for_model("mt5", **TEXT_CONFIGS["mt5"])).encoder).eval()
+    tower = text_tower({"transformer": {"model_type": "mt5", **TEXT_CONFIGS["mt5"]}, "pooler": "mean_pooler", "proj": "linear"}, WIDTH)
+    proj = torch.randn(WIDTH, 16)
+    state = {f"text.transformer.{name}": value for name, value in home.state_dict().items()} | {"text.proj.weight": proj}
+    tower.load_state_dict(convert_text(state, tower))
+    given = batch()
+    with torch.no_grad():
+        mask = given["attention_mask"][..., None]
+        pooled = (home(**given).last_hidden_state * mask).sum(1) / mask.sum(1)
+        torch.testing.assert_close(tower.eval()(given), pooled @ proj.T, rtol=1e-4, atol=1e-5)
 
+
+def test_no_option_makes_timm_read_another_file() -> None:
     with pytest.raises(zoo.OptionError, match="takes no checkpoint_path, pretrained_cfg: weights are chosen with"):
         image_tower({"model": MODEL}, checkpoint_path="values.pth", pretrained_cfg={"file": "values.pth"})
 
@@ -214,8 +226,8 @@ def test_another_way_to_resize_images_is_refused(tmp_path: Path) -> None:
     published(tmp_path)
     file = tmp_path / "clip" / "open_clip_config.json"
     told = json.loads(file.read_text())
-    file.write_text(json.dumps(told | {"preprocess_cfg": told["preprocess_cfg"] | {"resize_mode": "squash"}}))
-    with pytest.raises(zoo.ZooError, match=r"resize_mode is 'squash'; read is 'shortest'"):
+    file.write_text(json.dumps(told | {"preprocess_cfg": told["preprocess_cfg"] | {"resize_mode": "longest"}}))
+    with pytest.raises(zoo.ZooError, match=r"resize_mode is 'longest'; read are 'shortest'"):
         zoo.get(tmp_path / "clip")
 
 
@@ -246,10 +258,20 @@ def test_fields_that_are_not_known_are_told_with_the_nearest(tmp_path: Path) -> 
         zoo.get(tmp_path / "clip")
 
 
-def test_another_network_than_a_vision_transformer_is_refused(repositories: Callable[..., None]) -> None:
+def test_a_network_whose_groups_are_not_known_is_refused(repositories: Callable[..., None]) -> None:
     repositories(vision_cfg={"timm_model_name": "test_resnet", "timm_pool": "avg"})
-    with pytest.raises(zoo.ZooError, match="'test_resnet' of timm is no vision transformer"):
+    with pytest.raises(zoo.ZooError, match="'test_resnet' of timm is a ResNet, which is not read"):
         zoo.get("hf/acme/clip")
+
+
+@pytest.mark.parametrize(("told", "read"), [({}, "mlp"), ({"hf_proj_type": None}, ""), ({"proj": "linear"}, "linear")], ids=str)
+def test_a_projection_of_texts_that_is_not_told_is_the_one_of_open_clip(
+    told: dict[str, Any], read: str, repositories: Callable[..., None]
+) -> None:
+    repositories(text_cfg={"hf_model_name": "acme/bert", "hf_pooler_type": "mean_pooler", **told}, embed_dim=16)
+    pair = zoo.get("hf/acme/clip", weights=False).spec.pair
+    assert pair is not None
+    assert pair.text.options["tower"]["proj"] == read
 
 
 @pytest.mark.skipif(importlib.util.find_spec("open_clip") is None, reason="open_clip is not installed")

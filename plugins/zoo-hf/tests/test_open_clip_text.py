@@ -88,8 +88,8 @@ def test_both_towers_are_read_with_and_without_a_prefix(prefix: str, tmp_path: P
 
 
 def test_other_text_towers_are_refused_by_what_they_have(tmp_path: Path) -> None:
-    published(tmp_path / "clip", "", pool_type="last", no_causal_mask=True, width=15)
-    told = r"(?s)width is 15, which 2 heads.*pool_type of texts is 'last'; read is argmax.*'no_causal_mask': other text towers than CLIP's"
+    published(tmp_path / "clip", "", pool_type="none", qk_norm=True, width=15, tokenizer_kwargs={"clean": "lower", "languge": "de"})
+    told = r"(?s)width is 15, which 2 heads.*pool_type of texts is 'none'; read is argmax.*'qk_norm'.*'languge'.*cleans texts by 'lower'"
     with pytest.raises(zoo.ZooError, match=told):
         zoo.get(tmp_path / "clip")
     published(tmp_path / "plain", "", proj_type="none")

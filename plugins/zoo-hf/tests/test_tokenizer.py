@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 from tiny import VOCABULARY
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer
-from zoo_hf.tokenizer import open_tokenizer
+from zoo_hf.tokenizer import open_canonical_tokenizer, open_tokenizer
 
 import zoo
 from tests.warm_process import run_warm
@@ -311,3 +312,20 @@ def test_a_tokenizer_without_fast_form_reads_texts_and_refuses_words(tmp_path: P
     assert [one["input_ids"] for one in tokenizer.encode(["LAGV", "AAAAA"], 6)] == [[0, 4, 5, 6, 7, 2], [0, 5, 5, 5, 5, 2]]
     with pytest.raises(zoo.ZooError, match="EsmTokenizer"):
         tokenizer.encode_words([["LAG"]], 6)
+    with pytest.raises(zoo.ZooError, match="EsmTokenizer has no fast form, which texts without punctuation need"):
+        tokenizer.canonicalize()
+
+
+def test_a_canonical_tokenizer_reads_no_punctuation_and_no_capitals_also_where_its_library_forgets(tmp_path: Path) -> None:
+    pieces = ["<pad>", "</s>", "<unk>", "\u2581", "\u2581bad", "\u2581Bad", "!", "\u2581very"]
+    whole = Tokenizer(models.Unigram([(piece, -float(index)) for index, piece in enumerate(pieces)], unk_id=2))
+    whole.pre_tokenizer = pre_tokenizers.Metaspace()
+    whole.save(str(tmp_path / "tokenizer.json"))
+    settings = {"tokenizer_class": "T5Tokenizer", "eos_token": "</s>", "pad_token": "</s>", "unk_token": "<unk>", "extra_ids": 0}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    told = open_canonical_tokenizer(str(tmp_path))
+    assert [one["input_ids"] for one in told.encode(["Bad, very_bad!", "?!"], 12)] == [[4, 7, 4, 1], [1]]
+    told.save(tmp_path / "saved", 12)
+    assert open_tokenizer(str(tmp_path / "saved")).encode(["Bad!"], 12) != told.encode(["Bad!"], 12)
+    again = open_canonical_tokenizer(str(tmp_path / "saved"))
+    assert again.encode(["Bad, very_bad!"], 12) == told.encode(["Bad, very_bad!"], 12)

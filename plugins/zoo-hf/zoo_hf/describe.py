@@ -16,6 +16,7 @@ from zoo_hf.image_inputs import own_pooling as pools_images
 from zoo_hf.source import Source, license_of, read_json, read_table
 
 TOKENIZER = "zoo_hf.tokenizer:open_tokenizer"
+CANONICAL_TOKENIZER = "zoo_hf.tokenizer:open_canonical_tokenizer"
 POOLING = {
     "pooling_mode_mean_tokens": "avg",
     "pooling_mode_cls_token": "token",

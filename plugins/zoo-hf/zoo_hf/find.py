@@ -11,7 +11,7 @@ from zoo_hf.catalogue import entry, table
 from zoo_hf.declared_families import FAMILIES, families
 from zoo_hf.describe import from_source, root
 from zoo_hf.families import family_of
-from zoo_hf.open_clip import IMAGE_ROOT, TEXT_ROOT, from_open_clip, is_open_clip, roots
+from zoo_hf.open_clip import ROOTS, from_open_clip, is_open_clip, roots
 from zoo_hf.source import Folder, Repository, read_json
 
 TEXT_TOWER = "/text"  # behind the repository of a dual encoder
@@ -36,7 +36,7 @@ def find(name: str) -> zoo.BackboneSpec | None:
     whole = rest.removesuffix(TEXT_TOWER)
     if whole != rest and ("/" in whole or whole.lower() in _listed()):
         return _text_tower(name)
-    if rest in (IMAGE_ROOT, TEXT_ROOT):
+    if rest in ROOTS:
         return roots()[rest]
     repo, _, revision = rest.partition("@")
     listed = _listed().get(repo.lower(), "")

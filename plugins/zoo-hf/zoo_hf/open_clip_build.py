@@ -1,85 +1,20 @@
-"""Towers of open_clip's layout as modules: a vision transformer of timm or its own, an encoder of transformers, and projections."""
+"""Towers of open_clip's layout as modules: its own, of timm, of transformers, and projections."""
 
 from __future__ import annotations
 
-import importlib.util
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib import import_module
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 import zoo
 from zoo_hf.build import convert as convert_encoder
 from zoo_hf.build import text, text_with_pooler
 from zoo_hf.families import family_of
+from zoo_hf.open_clip_resnet import RESNET_LAYERS, OwnResNet
 from zoo_hf.open_clip_text import OWN_TEXT_LAYERS, OwnTextTower
+from zoo_hf.open_clip_timm import TAKEN, timm_layers, timm_tower
 from zoo_hf.open_clip_vit import OWN_LAYERS, OwnImageTower
-
-STEM = ("cls_token?", "reg_token?", "pos_embed?", "patch_embed", "norm_pre?")
-# Arguments of timm's factory that are no options of an architecture: they would fetch or read other files, or change what is declared.
-TAKEN = (
-    "pretrained",
-    "pretrained_cfg",
-    "pretrained_cfg_overlay",
-    "checkpoint_path",
-    "cache_dir",
-    "num_classes",
-    "global_pool",
-    "features_only",
-)
-REST = ("norm", "fc_norm?", "attn_pool?")
-
-
-def _timm(model: str) -> Any:
-    """Return the library.
-
-    Raises:
-        zoo.OptionError: If it is not installed, or has no such model.
-    """
-    if importlib.util.find_spec("timm") is None:
-        raise zoo.OptionError(f"the image tower {model!r} is one of timm, which is not installed: pip install timm")
-    timm = import_module("timm")  # not required: only towers of this layout need it
-    if not timm.is_model(model):
-        raise zoo.OptionError(
-            f"timm {timm.__version__} has no image tower {model!r}; install the one that its publisher used, or a newer one"
-        )
-    return timm
-
-
-@cache
-def image_width(model: str) -> int:
-    """Return the width of an image tower's features, built without values.
-
-    Raises:
-        zoo.OptionError: If timm has no such model, or it is no vision transformer.
-    """
-    with torch.device("meta"):
-        trunk = _timm(model).create_model(model, pretrained=False, num_classes=0)
-    if not (hasattr(trunk, "blocks") and hasattr(trunk, "patch_embed")):
-        raise zoo.OptionError(f"the image tower {model!r} of timm is no vision transformer, and no other one of open_clip's layout is read")
-    return int(trunk.num_features)
-
-
-class ImageTower(nn.Module):
-    """A trunk of timm and its projection, named as open_clip names them.
-
-    Args:
-        trunk: Gives one vector per image.
-        head: The projection, or None.
-    """
-
-    def __init__(self, trunk: nn.Module, head: nn.Module | None) -> None:
-        super().__init__()
-        self.trunk, self.head = trunk, head
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map images ``(batch, 3, height, width)`` to ``(batch, dim)``."""
-        features: Tensor = self.trunk(x)
-        return features if self.head is None else self.head(features)
 
 
 def image_tower(tower: Mapping[str, Any], projection: int = 0, **options: Any) -> nn.Module:
@@ -101,39 +36,18 @@ def image_tower(tower: Mapping[str, Any], projection: int = 0, **options: Any) -
     if "model" not in tower:
         if options:
             raise zoo.OptionError(f"an image tower of open_clip itself takes no {', '.join(options)}; leave it out")
-        return OwnImageTower(tower, tuple(tower["size"]), projection)
-    model, pool, proj = tower["model"], tower.get("pool", ""), tower.get("proj", "linear")
-    timm = _timm(model)
-    # A pooling that is given to the constructor changes the norms; with a projection open_clip sets it afterwards.
-    early = {"global_pool": pool} if pool and proj == "none" else {}
-    try:
-        trunk = timm.create_model(model, pretrained=False, num_classes=0, dynamic_img_size=True, **early, **options)
-    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-        told = ", ".join(f"{name}={value!r}" for name, value in options.items()) or "these options"
-        raise zoo.OptionError(f"timm's {model} refuses {told}: {error}; leave out what it does not take") from error
-    if pool and not early:
-        trunk.reset_classifier(0, global_pool=pool)
-    return ImageTower(trunk, _image_head(proj, trunk.num_features, projection, bool(tower.get("proj_bias"))))
-
-
-def _image_head(proj: str, width: int, projection: int, bias: bool) -> nn.Module | None:
-    """Return the projection of an image tower by open_clip's name, with its names."""
-    if not projection or proj == "none":
-        return None
-    if proj == "linear":
-        return nn.Sequential(OrderedDict(drop=nn.Dropout(0.0), proj=nn.Linear(width, projection, bias=bias)))
-    layers = import_module("timm.layers")
-    return nn.Sequential(OrderedDict(mlp=layers.Mlp(width, 2 * projection, projection, bias=(True, bias))))
+        kind = OwnResNet if "stages" in tower else OwnImageTower
+        return kind(tower, tuple(tower["size"]), projection)
+    return timm_tower(tower, projection, **options)
 
 
 def image_layers(module: Any) -> dict[str, Sequence[str]]:
-    """Return the layer groups of an image tower: the embeddings, and a group per block."""
+    """Return the layer groups of an image tower: the embeddings or the first convolutions, and a group per block or stage."""
+    if isinstance(module, OwnResNet):
+        return dict(RESNET_LAYERS)
     if isinstance(module, OwnImageTower):
         return dict(OWN_LAYERS)
-    return {
-        "stem": [f"trunk.{name}" for name in STEM],
-        "block": ["trunk.blocks.*", *(f"trunk.{name}" for name in REST), "head?"],
-    }
+    return timm_layers(module.trunk)
 
 
 class TextTower(nn.Module):
@@ -228,6 +142,8 @@ def convert_text(state_dict: Mapping[str, Tensor], module: Any) -> dict[str, Ten
     if isinstance(module, OwnTextTower):
         return {name: value for name, value in own.items() if not name.startswith("logit_")}
     below = {name.removeprefix("transformer."): value for name, value in own.items() if name.startswith("transformer.")}
+    if "embed_tokens.weight" in below:  # of an encoder and decoder, of which open_clip has the encoder by itself, as of mT5
+        below = {f"encoder.{name}": value for name, value in below.items()} | {"shared.weight": below["embed_tokens.weight"]}
     encoder = convert_encoder(below, module.transformer)
     return {name: value for name, value in own.items() if not name.startswith("transformer.")} | {
         f"transformer.{name}": value for name, value in encoder.items()

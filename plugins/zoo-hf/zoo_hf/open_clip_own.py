@@ -1,4 +1,4 @@
-"""Options of towers of open_clip itself, transformers of images and of texts, from the configuration that is published; no torch here."""
+"""Options of towers of open_clip itself, of images and of texts, from the configuration that is published; no torch here."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ READ = (
 
 
 def own_tower(vision: Mapping[str, Any], embed: Any, *, quick_gelu: bool) -> tuple[dict[str, Any], list[str]]:
-    """Return the options of a vision transformer, and why it is none that is read; all faults at once.
+    """Return the options of an image tower, and why it is none that is read; all faults at once.
 
     Args:
-        vision: The table ``vision_cfg``.
+        vision: The table ``vision_cfg``; a list of ``layers`` is that of a ResNet.
         embed: Width of the space of images and texts.
         quick_gelu: Whether the activation is ``x * sigmoid(1.702 x)``, as in OpenAI's weights.
     """
     layers, width = vision.get("layers", 12), vision.get("width", 768)
     if isinstance(layers, list | tuple):
-        return {}, ["the image tower is a ResNet of open_clip (layers of four stages); read are vision transformers"]
+        return own_resnet(vision)
     sizes = {"layers": layers, "width": width, "patch_size": vision.get("patch_size", 16), "head_width": vision.get("head_width", 64)}
     sizes |= {name: vision.get(name, value) for name, value in (("attn_pooler_queries", 256), ("attn_pooler_heads", 8))}
     faults = [f"{name} is {value!r}; it is a whole number of at least 1" for name, value in sizes.items() if not _is_whole(value)]
@@ -88,17 +88,45 @@ def own_tower(vision: Mapping[str, Any], embed: Any, *, quick_gelu: bool) -> tup
     }, []
 
 
+def own_resnet(vision: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return the options of a ResNet of CLIP, and why it is none that is read; all faults at once.
+
+    Those fields of vision transformers that are known are without effect, as in open_clip.
+    """
+    stages, width, head = vision["layers"], vision.get("width", 768), vision.get("head_width", 64)
+    faults = [
+        f"{name} is {value!r}; it is a whole number of at least 1"
+        for name, value in (("width", width), ("head_width", head))
+        if not _is_whole(value)
+    ]
+    if len(stages) != 4 or not all(map(_is_whole, stages)):
+        faults.append(f"layers is {list(stages)!r}; a ResNet has the numbers of blocks of four stages")
+    faults += [f"vision_cfg has {key!r}{did_you_mean(key, FIELDS)}, which is not known" for key in vision if _is_odd(key, vision[key])]
+    if not faults and (width % 2 or width * 32 % head):
+        faults.append(f"width is {width}; it is even, and heads of {head} divide 32 times as much")
+    sides = vision.get("image_size") or 224
+    if any(_is_whole(side) and side % 32 for side in (sides if isinstance(sides, list | tuple) else [sides])):
+        faults.append(f"image_size is {sides!r}; of a ResNet it is a multiple of 32")
+    if faults:
+        return {}, faults
+    return {"stages": list(stages), "width": width, "heads": width * 32 // head}, []
+
+
 TEXT_DEFAULTS: Mapping[str, Any] = {
     **{"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8, "layers": 12, "mlp_ratio": 4.0, "ls_init_value": None},
     **{"act_kwargs": None, "norm_kwargs": None, "pool_type": "argmax", "proj_type": "linear", "pad_id": 0, "eos_id": 2},
-    **{"hf_tokenizer_name": None, "output_tokens": False, "block_type": "default"},
+    **{"embed_cls": False, "no_causal_mask": False, "proj_bias": False, "final_ln_after_pool": False},
+    **{"hf_tokenizer_name": None, "tokenizer_kwargs": None, "tokenizer_mode": None, "output_tokens": False, "block_type": "default"},
 }
 # Fields that say something of a text tower of transformers, or nothing where they are switched off.
 TEXT_OTHERS = ("hf_model_name", "hf_model_pretrained", "hf_proj_type", "hf_pooler_type", "pooler_type", "proj")
+TEXT_POOLS = ("argmax", "eos", "first", "last")
 
 
 def own_text(text: Mapping[str, Any], *, quick_gelu: bool) -> tuple[dict[str, Any], list[str]]:
     """Return the options of a text tower, and why it is none that is read; all faults at once.
+
+    ``whole`` among them says whether texts are padded to the whole length, as what is behind their end is seen; ``pad`` is what with.
 
     Args:
         text: The table ``text_cfg``.
@@ -112,23 +140,35 @@ def own_text(text: Mapping[str, Any], *, quick_gelu: bool) -> tuple[dict[str, An
     faults += [
         f"{name} is {told[name]!r}; it is a number above 0" for name in ("mlp_ratio", "ls_init_value") if not _is_positive(told[name], name)
     ]
-    read = {"pool_type": ("argmax",), "proj_type": ("linear", "none"), "block_type": ("default",)}
+    for name in ("pad_id", "eos_id"):
+        if not (told[name] == 0 or _is_whole(told[name])):
+            faults.append(f"{name} is {told[name]!r}; it is the number of a token")
+    read: dict[str, tuple[Any, ...]] = {"pool_type": TEXT_POOLS, "proj_type": ("linear", "none"), "block_type": ("default",)}
+    read |= dict.fromkeys(("embed_cls", "no_causal_mask", "proj_bias"), (True, False))
     faults += [
-        f"{name} of texts is {told[name]!r}; read is {' or '.join(known)}" for name, known in read.items() if told[name] not in known
+        f"{name} of texts is {told[name]!r}; read is {' or '.join(map(str, known))}"
+        for name, known in read.items()
+        if told[name] not in known
     ]
-    unknown = [name for name, value in text.items() if value and name not in (*TEXT_DEFAULTS, *TEXT_OTHERS)]
+    known = (*TEXT_DEFAULTS, *TEXT_OTHERS)
+    unknown = [f"{name!r}{did_you_mean(name, known)}" for name, value in text.items() if value and name not in known]
     if unknown:
-        faults.append(f"text_cfg has {', '.join(map(repr, unknown))}: other text towers than CLIP's are not read")
+        faults.append(f"text_cfg has {', '.join(unknown)}, of which nothing is known here")
     activation, norm, more = _activation_and_norm(told["act_kwargs"] or {}, told["norm_kwargs"] or {}, quick_gelu=quick_gelu)
     if faults := [*faults, *more]:
         return {}, faults
     named = {"width": told["width"], "heads": told["heads"], "layers": told["layers"], "mlp_ratio": told["mlp_ratio"]}
     named |= {"vocabulary": told["vocab_size"], "length": told["context_length"], "layer_scale": told["ls_init_value"]}
-    return named | {"activation": activation, "eps": norm, "projected": told["proj_type"] == "linear"}, []
+    named |= {"activation": activation, "eps": norm, "projected": told["proj_type"] == "linear", "proj_bias": told["proj_bias"]}
+    named |= {"class_token": told["embed_cls"], "causal": not told["no_causal_mask"], "pool": told["pool_type"], "end": told["eos_id"]}
+    sees_padding = told["embed_cls"] or told["no_causal_mask"] or told["pool_type"] == "last"
+    return named | {"whole": sees_padding, "pad": 0, "unseen": told["pad_id"]}, []
 
 
 def own_width(tower: Mapping[str, Any]) -> int:
     """Return the width of the features of such a tower before the projection."""
+    if "stages" in tower:
+        return 32 * int(tower["width"])
     return int(tower["embed"] if tower["queries"] else tower["width"])
 
 

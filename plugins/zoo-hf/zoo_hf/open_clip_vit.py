@@ -47,7 +47,10 @@ class Block(nn.Module):
         self.ls_1, self.ls_2 = (nn.Identity() if scale is None else LayerScale(width, scale) for _ in range(2))
 
     def forward(self, x: Tensor, hidden: Tensor | None = None) -> Tensor:
-        """Map tokens ``(batch, tokens, width)``; ``hidden`` ``(tokens, tokens)`` is true where a row's token must not see a column's."""
+        """Map tokens ``(batch, tokens, width)``; ``hidden`` is true where a row's token must not see a column's.
+
+        It is ``(tokens, tokens)``, or ``(batch * heads, tokens, tokens)``.
+        """
         normed = self.ln_1(x)
         x = x + self.ls_1(self.attn(normed, normed, normed, need_weights=False, attn_mask=hidden)[0])
         found: Tensor = x + self.ls_2(self.mlp(self.ln_2(x)))
@@ -70,6 +73,21 @@ class AttentionalPooler(nn.Module):
         x, queries = self.ln_k(x), self.ln_q(self.query).expand(len(x), -1, -1)
         found: Tensor = self.attn(queries, x, x, need_weights=False)[0]
         return found
+
+
+def resized_places(places: Tensor, before: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """Return position embeddings ``(1 + positions, width)``, resized for images of another size as open_clip resizes them.
+
+    Args:
+        places: Those of the class token, or of the mean, and of a grid in rows.
+        before: Height and width of that grid.
+        grid: Height and width of the wanted one.
+    """
+    if grid == before:
+        return places
+    first, others = places[:1], places[1:].reshape(1, *before, -1).permute(0, 3, 1, 2)
+    resized = functional.interpolate(others, size=grid, mode="bicubic", antialias=True, align_corners=False)
+    return torch.cat([first, resized.flatten(2)[0].T])
 
 
 class OwnImageTower(nn.Module):
@@ -100,7 +118,7 @@ class OwnImageTower(nn.Module):
         """Map images ``(batch, 3, height, width)`` to ``(batch, dim)``."""
         patches = self.conv1(x)
         tokens = torch.cat([self.class_embedding.expand(len(x), 1, -1), patches.flatten(2).transpose(1, 2)], 1)
-        tokens = self.ln_pre(tokens + self._places((patches.shape[2], patches.shape[3])))
+        tokens = self.ln_pre(tokens + resized_places(self.positional_embedding, self.grid, (patches.shape[2], patches.shape[3])))
         for block in self.transformer["resblocks"].children():
             tokens = block(tokens)
         if self.attn_pool is not None:
@@ -111,15 +129,6 @@ class OwnImageTower(nn.Module):
 
     def _pooled(self, x: Tensor) -> Tensor:
         return x[:, 1:].mean(1) if self.pool == "avg" else x[:, 0]
-
-    def _places(self, grid: tuple[int, int]) -> Tensor:
-        """Return position embeddings ``(1 + patches, width)``, resized for images of another size as open_clip resizes them."""
-        if grid == self.grid:
-            return self.positional_embedding
-        first, others = self.positional_embedding[:1], self.positional_embedding[1:]
-        places = others.reshape(1, *self.grid, -1).permute(0, 3, 1, 2)
-        resized = functional.interpolate(places, size=grid, mode="bicubic", antialias=True, align_corners=False)
-        return torch.cat([first, resized.flatten(2)[0].T])
 
 
 OWN_LAYERS: Mapping[str, Sequence[str]] = {

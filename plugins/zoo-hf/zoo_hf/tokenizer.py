@@ -23,6 +23,7 @@ WHOLE = "tokenizer.json"
 # Packages that read a vocabulary of sentencepiece: their modules, and their names.
 READERS = {"sentencepiece": "sentencepiece", "google.protobuf": "protobuf"}
 OTHER_READERS = ("tiktoken", "rjieba", "sacremoses")  # that some families of transformers ask for by name
+PUNCTUATION = r"[!-/:-@\[-`{-~]"  # Python's string.punctuation
 MARGIN = 16  # tokens behind those that are kept, so that the end of a beginning does not change them
 PADDING = {"input_ids": "pad_token_id", "token_type_ids": "pad_token_type_id"}
 
@@ -34,6 +35,7 @@ class Tokenizer:
         padding: Padding value of each input, by its name.
         mask_token: The token that hides another one, or None.
         special_tokens: Tokens that stand for no text.
+        separator: The token that ends a text of BERT's kind, or None.
     """
 
     def __init__(self, home: Any) -> None:
@@ -43,8 +45,29 @@ class Tokenizer:
         # To these a word with a space before it, as inside a text, is another token than without.
         self._space = " " if home.is_fast and _takes_spaces(json.loads(home.backend_tokenizer.to_str())["pre_tokenizer"]) else ""
         self.mask_token, self.special_tokens = home.mask_token_id, tuple(home.all_special_ids)
+        self.separator = home.sep_token_id
         names = ["input_ids", "attention_mask", *(name for name in home.model_input_names if name == "token_type_ids")]
         self.padding = {name: int(getattr(home, PADDING[name], None) or 0) if name in PADDING else 0 for name in names}
+
+    def canonicalize(self) -> None:
+        """Take punctuation and upper case out of all texts from now on, in place; ``save`` keeps that where the library does.
+
+        Raises:
+            zoo.ZooError: If the tokenizer has no fast form.
+        """
+        if not self._home.is_fast:
+            raise zoo.ZooError(f"the tokenizer {type(self._home).__name__} has no fast form, which texts without punctuation need")
+        from tokenizers import Regex, normalizers
+
+        backend = self._home.backend_tokenizer
+        steps: list[Any] = [normalizers.Replace("_", " "), normalizers.Replace(Regex(PUNCTUATION), ""), normalizers.Lowercase()]
+        steps += [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
+        clean = normalizers.Sequence(steps)
+        told = json.loads(backend.to_str())["normalizer"]
+        if told is None:
+            backend.normalizer = clean
+        elif not str(backend.normalizer).startswith(str(clean).rstrip("])")):
+            backend.normalizer = normalizers.Sequence([*steps, backend.normalizer])
 
     def encode(self, texts: Texts, max_length: int) -> list[Encoding]:
         """Return the inputs of each text or pair of texts: cut to ``max_length`` tokens, special ones added, not padded."""
@@ -150,12 +173,29 @@ def open_tokenizer(files: str) -> Tokenizer:
     """
     if not files:
         raise zoo.ZooError("this backbone names no files of a tokenizer; give the path of a folder that holds them beside its config.json")
-    repo, _, revision = files.partition("@")
-    local = Path(files).is_absolute() or Path(files).is_dir()
-    source: Source = Folder(Path(files)) if local else Repository(repo, revision)
     with tempfile.TemporaryDirectory() as folder:
-        _gather(source, Path(folder))
+        _gather(located(files), Path(folder))
         return Tokenizer(_open(Path(folder), files))
+
+
+def open_canonical_tokenizer(files: str) -> Tokenizer:
+    """Open a tokenizer that reads texts in lower case and without punctuation, as those of SigLIP (Zhai et al. 2023, big_vision).
+
+    Args:
+        files: As for ``open_tokenizer``.
+
+    Raises:
+        zoo.ZooError: As ``open_tokenizer``, and for a tokenizer without a fast form.
+    """
+    tokenizer = open_tokenizer(files)
+    tokenizer.canonicalize()
+    return tokenizer
+
+
+def located(files: str) -> Source:
+    """Return the folder or repository of a tokenizer's files."""
+    repo, _, revision = files.partition("@")
+    return Folder(Path(files)) if Path(files).is_absolute() or Path(files).is_dir() else Repository(repo, revision)
 
 
 def _gather(source: Source, folder: Path) -> None:

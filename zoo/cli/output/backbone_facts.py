@@ -24,7 +24,8 @@ def described_inputs(inputs: Inputs) -> str:
     mean, std = (f"({values})" if inputs.channels > 1 else values for values in (mean, std))
     facts = [sizes, count(inputs.channels, "channel")]
     if isinstance(inputs, Image):
-        facts += [f"resized {inputs.interpolation}", *([f"crop {inputs.crop:g}"] if inputs.crop != 1 else [])]
+        squashed = " to both edges" if inputs.squash else ""
+        facts += [f"resized {inputs.interpolation}{squashed}", *([f"crop {inputs.crop:g}"] if inputs.crop != 1 else [])]
     elif isinstance(inputs.spacing, tuple):
         facts += [f"{' x '.join(f'{value:g}' for value in inputs.spacing)} mm"]
     return ", ".join([*facts, f"mean {mean}", f"std {std}"])

@@ -139,4 +139,4 @@ class _Stored:
 
 def _key(inputs: Image) -> tuple[Any, ...]:
     """Return all that pixels depend on before they are normalised."""
-    return inputs.height, inputs.width, inputs.crop, inputs.interpolation, inputs.channels, inputs.window
+    return inputs.height, inputs.width, inputs.crop, inputs.squash, inputs.interpolation, inputs.channels, inputs.window

@@ -108,13 +108,13 @@ class EvalTransform:
         """Return an image of 1 or 3 channels decoded, resized and cropped."""
         inputs, target = self.inputs, resize_target(self.inputs)
         image = decode(source, inputs.channels, window=inputs.window)
-        image = image.resize(_cover(image.size, target), _RESAMPLING[inputs.interpolation])
+        image = image.resize(_resized(image.size, target, squash=inputs.squash), _RESAMPLING[inputs.interpolation])
         left, upper = round((image.width - inputs.width) / 2.0), round((image.height - inputs.height) / 2.0)
         return image.crop((left, upper, left + inputs.width, upper + inputs.height))
 
     def _of_bands(self, x: torch.Tensor, target: tuple[int, int]) -> torch.Tensor:
         inputs = self.inputs
-        width, height = _cover((x.shape[2], x.shape[1]), target)
+        width, height = _resized((x.shape[2], x.shape[1]), target, squash=inputs.squash)
         x = resize_bands(x, height, width, inputs.interpolation)
         left, upper = round((width - inputs.width) / 2.0), round((height - inputs.height) / 2.0)
         return self.normalise.values(x[:, upper : upper + inputs.height, left : left + inputs.width].contiguous())
@@ -184,9 +184,11 @@ def resize_target(inputs: Image) -> tuple[int, int]:
     return math.floor(inputs.height / inputs.crop), math.floor(inputs.width / inputs.crop)
 
 
-def _cover(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
-    """Return the smallest width and height of the image's aspect ratio that cover ``target`` (height, width)."""
+def _resized(size: tuple[int, int], target: tuple[int, int], *, squash: bool) -> tuple[int, int]:
+    """Return width and height of ``target`` (height, width), or the smallest of the image's aspect ratio that cover it."""
     width, height = size
+    if squash:
+        return target[1], target[0]
     if width * target[0] <= height * target[1]:
         return target[1], max(int(target[1] * height / width), target[0])
     return max(int(target[0] * width / height), target[1]), target[0]
