@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,11 @@ from tests.engine.tiny import difference, values
 from tests.transfer.domain.toy import NAMES, SOURCE, TARGET, TEST, VALID, adapted, domain
 from tests.transfer.rank_work import small_backbones
 from zoo.cli import main
+from zoo.engine.train.job import resolve_job
 from zoo.errors import CorruptInputError, DataError, InterruptedRunError, OptionError, SavedModelError
 from zoo.registry.registry import use_registry
 from zoo.transfer import DomainAdaptation, SourceFree, adapt_source_free
+from zoo.transfer.domain.choosing.estimates import Estimates
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -100,6 +103,41 @@ def test_a_candidate_that_cannot_train_or_has_no_time_is_left_out_with_the_reaso
     objective = DomainAdaptation(TARGET[0], candidates="coral")
     run = plain(2).fit(SOURCE, VALID, out=tmp_path / "frozen", recipe="linear-probe", epochs=1, quiet=True, objective=objective)
     assert "no feature can move" in run.candidates[1]["note"]
+
+
+PLAN = (
+    "source-only, mcc, dan are trained one after the other by recipe 'lp-ft': "
+    "probe, 2 epochs of the head alone; full, 1 epoch of 4 of 4 layer groups and the head"
+)
+
+
+def test_what_is_trained_and_how_long_it_takes_is_told_before_the_first_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    objective = DomainAdaptation(TARGET[0], candidates="mcc,dan")
+    how: dict[str, Any] = {"recipe": "lp-ft", "epochs": 3, "augment": "none", "workers": 0, "objective": objective}
+    plain(2).fit(SOURCE, VALID, out=tmp_path / "run", **how)
+    lines = [line.removeprefix("auto: ") for line in capsys.readouterr().err.splitlines() if line.startswith("auto: ")]
+    first = lines.index("source-only")
+    assert lines[1] == PLAN
+    assert lines[2].startswith("all of them would take about ")
+    assert first == 3
+    assert "s; about " in lines[first + 1]
+    assert "left" not in next(line for line in lines if line.startswith("dan: "))  # the last one
+
+
+def test_estimates_follow_the_runs_and_name_cheaper_ways_where_they_are_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {"source-only": 40.0, "coral": None, "mcc": 100.0}
+    phase = SimpleNamespace(name="tune", epochs=2, frozen=0, groups=range(4))
+    plans = {name: value and SimpleNamespace(seconds=value, phases=(phase,)) for name, value in seconds.items()}
+    monkeypatch.setattr("zoo.transfer.domain.choosing.estimates._plan", lambda name: plans[name])
+    job = resolve_job(plain(2), None, None, recipe="full", options={}, objective=None)
+    estimates = Estimates(job, lambda name: name, list(seconds))  # type: ignore[arg-type,return-value]
+    assert [estimates.of(name) for name in seconds] == [40.0, 100.0, 100.0]
+    assert "--budget 5min" in estimates.lines(None)[1]
+    assert "--budget" not in estimates.lines(30.0)[1]
+    assert "4 min" in estimates.lines(None)[1]
+    estimates.add("source-only", 20.0)
+    assert estimates.of("mcc") == 50.0
+    assert estimates.left(["coral", "mcc"]) == "; about 100.0 s for those that are left"
 
 
 def test_a_spectral_penalty_is_for_the_candidates_that_align_features_and_not_for_the_baseline(tmp_path: Path) -> None:
