@@ -153,6 +153,11 @@ def test_what_cannot_be_chosen_is_told_before_anything_trains(tmp_path: Path) ->
         plain(2).fit(SOURCE, False, out=tmp_path, objective=DomainAdaptation(TARGET[0]))
     with pytest.raises(DataError, match="the target is the source"):
         plain(2).fit(SOURCE, VALID, out=tmp_path, quiet=True, objective=DomainAdaptation(SOURCE[0]))
+    others = (TARGET[0], ["cat"] * len(TARGET[0]))
+    for method in ("auto", "mcc"):
+        with pytest.raises(DataError, match=r"no name of the target is a class of the source: cat;.* or give the target without labels"):
+            plain(2).fit(SOURCE, VALID, out=tmp_path / "other", quiet=True, objective=DomainAdaptation(others, method=method))
+    assert not (tmp_path / "other").exists()
     with pytest.raises(OptionError, match="the task is regression, and the validators need one class"):
         plain(1, task="regression").fit((SOURCE[0], np.arange(64.0)), out=tmp_path, quiet=True, objective=DomainAdaptation(TARGET[0]))
 
@@ -251,7 +256,7 @@ def test_damaged_samples_of_further_data_are_left_out_where_the_run_says_so(
 
 
 def test_folders_of_unlabelled_samples_are_told_in_one_line_and_a_candidate_names_the_chosen_model(
-    nested: tuple[Path, Path], tmp_path: Path
+    nested: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     source, target = nested
     out = tmp_path / "run"
@@ -260,5 +265,6 @@ def test_folders_of_unlabelled_samples_are_told_in_one_line_and_a_candidate_name
     model.fit(source, objective=choose, recipe="full", epochs=1, lr=1e-3, workers=0, quiet=True, on_corrupt="skip", out=out)
     told = json.loads((out / "run.json").read_text())["adaptation"]["differences"]
     assert [line.partition(";")[0] for line in told if "name" in line] == ["no name of the target is a class of the source: friday, monday"]
+    assert caplog.text.count("no name of the target is a class of the source") == 1
     with pytest.raises(SavedModelError, match=r"finished and its model was not kept.*the chosen one is in '.*run'"):
         zoo.load(out / "candidates" / "mcc")

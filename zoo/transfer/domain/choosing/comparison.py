@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -31,6 +32,7 @@ from zoo.transfer.domain.shift import Shift, measure_shift, named_differences, p
 from zoo.transfer.domain.target import check_other, open_target
 from zoo.transfer.domain.validators import softmax
 
+log = logging.getLogger("zoo")
 DEFAULT = (BASELINE, "coral", "dan", "cdan-e", "mcc")
 
 
@@ -58,6 +60,7 @@ class Comparison:
         self.valid, self.opened = valid, (self.train, valid)
         self.target = open_target(model, self.options.target, self.train, self.job.config)
         check_other(self.train, self.target)
+        self.differences = named_differences(model, self.train.classes, self.options.target)
         self.names = list(dict.fromkeys([BASELINE, *(self.options.candidate_names() or DEFAULT)]))
         self.progress, self.started = Progress(self.job.quiet, f"target_{self.options.validator}"), time.monotonic()
 
@@ -65,9 +68,9 @@ class Comparison:
         """Run the candidates and take over the chosen one."""
         write_run(self.folder, {"adaptation": self.record()})
         shift = self._shift()
-        differences = named_differences(self.job.model, self.train, self.options.target)
-        for line in (str(shift), *differences):
-            self.progress.note(f"auto: {line}")
+        self.progress.note(f"auto: {shift}")
+        for line in self.differences:  # the candidates would log them too, which is once
+            log.warning("%s", line)
         estimates = Estimates(self.job, self._job_of, self.names)
         for line in estimates.lines(self.budget):
             self.progress.note(f"auto: {line}")
@@ -82,7 +85,7 @@ class Comparison:
         more = predicted_differences(self.train.classes, *(softmax(one.logits) for one in outputs[best.method]))
         for line in (*more, reason):
             self.progress.note(f"auto: {line}")
-        return self._finish(best, found, shift, [*differences, *more], reason)
+        return self._finish(best, found, shift, [*self.differences, *more], reason)
 
     def record(self) -> dict[str, Any]:
         """Return what must be the same when a choice is resumed, as plain data."""
