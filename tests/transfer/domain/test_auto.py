@@ -178,6 +178,8 @@ def test_a_model_is_adapted_without_its_source(tmp_path: Path) -> None:
 def test_a_recipe_with_a_phase_of_the_held_classifier_alone_is_refused_before_anything_trains(recipe: str, tmp_path: Path) -> None:
     net = plain(2)
     net.fit(SOURCE, False, out=tmp_path / "source", recipe="linear-probe", quiet=True)
+    with pytest.raises(DataError, match="the target is the source: the model was trained on the data in memory"):
+        adapt_source_free(net, SOURCE, out=tmp_path / "source-again", recipe=recipe, quiet=True)
     with pytest.raises(OptionError, match=rf"nothing trains in .* of recipe '{recipe}': the classifier is held; take recipe='full'"):
         adapt_source_free(net, TARGET[0], out=tmp_path / "target", recipe=recipe, quiet=True)
 

@@ -27,7 +27,7 @@ from zoo.transfer.domain.distances import entropies
 from zoo.transfer.domain.fitting import has_units
 from zoo.transfer.domain.objective import outputs_of
 from zoo.transfer.domain.shift import named_differences
-from zoo.transfer.domain.target import open_target
+from zoo.transfer.domain.target import check_unseen, open_target
 from zoo.transfer.method import Method
 from zoo.util.numbers import is_finite
 
@@ -162,9 +162,10 @@ def adapt_source_free(model: TaskModel, target: Any, *, pseudo: float = 0.3, out
 
     Raises:
         OptionError: If the model is new, or nothing would train.
-        DataError: If the target cannot be opened, or has labels of other classes.
+        DataError: If the target cannot be opened, is what the model was trained on, or has labels of other classes.
     """
     table = open_target(model, target)
+    check_unseen(model, target)
     for line in named_differences(model, model.labels, target) if model.labels else ():
         log.warning("%s", line)
     classes = tuple(model.labels or (str(number) for number in range(model.num_classes)))

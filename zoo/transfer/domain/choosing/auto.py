@@ -91,11 +91,11 @@ def run_adapted(job: Job, options: Any, out: str | Path | None, *, resume: bool)
 
 
 def _faults(job: Job) -> list[str]:
-    faults = []
+    faults, remedy = [], "name a method (zoo train NAME SOURCE --objective domain-adaptation --set target=TARGET --set method=coral)"
     if not find_task(job.model.task).exclusive:
-        faults.append(f"the task is {job.model.task}, and the validators need one class per sample; name a method")
+        faults.append(f"the task is {job.model.task}, and the validators need one class per sample; {remedy}")
     if launched() > 1:
-        faults.append("the candidates run in one process; leave --num-processes out, or name a method")
+        faults.append(f"the candidates run in one process; leave --num-processes out, or {remedy}")
     if job.own.log_with:
-        faults.append("log_with: a tracker follows one run, and several are made; name a method")
+        faults.append(f"log_with: a tracker follows one run, and several are made; {remedy}")
     return faults
