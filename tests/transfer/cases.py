@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -121,6 +121,15 @@ def surgery(base: Supervised) -> Objective:
     return Surgical(base, MultiTask(), weighting=projected)
 
 
+# Its first two tokens count as that of the class and that of the teacher.
+TWO_TOKENS = replace(TOKENS, name="toy/two-tokens", features=Features(dim=8, layout="BND", pool="token", prefix_tokens=2))
+
+
+def two_tokens() -> TaskModel:
+    torch.manual_seed(0)
+    return Backbone(TWO_TOKENS, weights=False).adapt(3, labels=NAMES)
+
+
 TASKS = (with_light(33), with_light(13, 1))
 UNLABELLED = images(9, seed=4)[0]
 TARGET = images(24, seed=5)[0] // 2  # whole steps of FixMatch, none of which takes a sample twice
@@ -128,6 +137,7 @@ ANIL: dict[str, Any] = {"recipe": None, "epochs": 4, "batch_size": 16}
 CASES: dict[str, Case] = {
     "distill": Case(lambda: Distill(taught(), unlabelled=UNLABELLED, weight=0.7)),
     "distill-features": Case(lambda: Distill(teacher(), weight=0, features="stage.1:stage.1", attention="stage.0,stage.2:stage.1")),
+    "distill-token": Case(lambda: Distill(taught(), token="hard"), two_tokens, options={"optimizer": "sgd"}),
     "lwf": Case(lambda: LearnWithoutForgetting(plain(2, labels=("day", "night"), seed=0))),
     "distill-relations": Case(lambda: Distill(taught(), distance_weight=1.0, angle_weight=2.0, unlabelled=UNLABELLED)),
     "contrastive": Case(lambda: zoo.transfer.Contrastive(pairs="supcon"), options={"recipe": None, "epochs": 4}),

@@ -10,14 +10,23 @@ from typing import Any
 
 import torch
 
+import zoo
 import zoo.builtin
 from tests.engine.rank_work import PlainPlugin, fit, told
 from tests.toy_pair import PairPlugin
 from tests.toy_text import ToyTextPlugin
-from tests.transfer.cases import CASES, SWEPT, Case
+from tests.transfer.cases import CASES, SWEPT, TWO_TOKENS, Case
 from tests.undrawn import leave_out_curves
 from zoo.models.task_model import TaskModel
 from zoo.registry.registry import Registry, use_registry
+
+
+class TwoTokensPlugin:
+    """A plugin as an object, so that a saved model with a token for the teacher can be opened."""
+
+    @zoo.hookimpl
+    def zoo_backbones(self) -> list[zoo.BackboneSpec]:
+        return [TWO_TOKENS]
 
 
 def trained(case: Case, out: Path, *, train: Any = None, **options: Any) -> tuple[TaskModel, dict[str, Any]]:
@@ -30,7 +39,7 @@ def trained(case: Case, out: Path, *, train: Any = None, **options: Any) -> tupl
 
 def small_backbones() -> Registry:
     """Return the backbones that the cases are made of."""
-    return Registry(plugins=[zoo.builtin, ToyTextPlugin(), PlainPlugin(), PairPlugin()], files=[])
+    return Registry(plugins=[zoo.builtin, ToyTextPlugin(), PlainPlugin(), PairPlugin(), TwoTokensPlugin()], files=[])
 
 
 def main() -> None:

@@ -37,6 +37,8 @@ def test_every_method_has_a_case() -> None:
     exported = [each for each in map(partial(getattr, zoo.transfer), dir(zoo.transfer)) if isinstance(each, type)]
     methods = {each for each in exported if issubclass(each, Method) and each is not Method}
     assert methods == {type(one) for one in made if isinstance(one, Method)}
+    on_ranks = {type(case.make()) for case in CASES.values() if case.ranks}  # none is skipped or left to the sweep
+    assert {getattr(zoo.transfer, name) for name in METHODS.values()} <= on_ranks
     assert {one.method for one in made if isinstance(one, zoo.transfer.DomainAdaptation)} == {*KINDS}
 
 

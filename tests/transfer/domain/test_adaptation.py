@@ -13,7 +13,7 @@ import torch
 import zoo
 from tests.engine.rank_work import plain
 from tests.engine.tiny import count_samples, images, model
-from tests.transfer.domain.toy import SOURCE, TARGET, TEST, VALID, adapted
+from tests.transfer.domain.toy import SOURCE, TARGET, TEST, VALID, adapted, nearer
 from zoo.errors import DataError, OptionError
 from zoo.transfer import DomainAdaptation
 from zoo.transfer.domain.alignments import KINDS
@@ -32,6 +32,21 @@ def accuracy(out: Path, method: str, **options: Any) -> float:
 def test_an_alignment_helps_and_without_its_weight_it_does_not(method: str, epochs: int, tmp_path: Path) -> None:
     assert accuracy(tmp_path / "with", method, epochs=epochs) > 0.85
     assert accuracy(tmp_path / "without", method, epochs=epochs, weight=0.0) < 0.65
+
+
+@pytest.mark.parametrize("method", ["mcc", pytest.param("mdd", marks=pytest.mark.sweep)])
+def test_a_method_of_predictions_helps_where_they_start_above_chance_and_without_its_weight_it_does_not(
+    method: str, tmp_path: Path
+) -> None:
+    target, found = nearer(64, 2), {}
+    how: dict[str, Any] = {"recipe": "full", "epochs": 12, "batch_size": 16, "lr": 1e-2, "augment": "none", "workers": 0, "quiet": True}
+    for name, weight in {"with": None, "without": 0.0}.items():
+        net = plain(2, head="mlp", hidden=16, dropout=0.0)
+        objective = zoo.transfer.DomainAdaptation(target[0], method=method, weight=weight)
+        net.fit(SOURCE, VALID, out=tmp_path / name, objective=objective, **how)
+        found[name] = net.evaluate(nearer(64, 3))["accuracy"]
+    assert found["with"] > 0.95
+    assert found["without"] < 0.85
 
 
 def test_the_epoch_is_chosen_by_the_target_without_its_labels(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,11 @@ from tests.engine.tiny import difference, values
 from tests.transfer.domain.toy import NAMES, SOURCE, TARGET, TEST, VALID, adapted, domain
 from tests.transfer.rank_work import small_backbones
 from zoo.cli import main
+from zoo.engine.train.job import resolve_job
 from zoo.errors import CorruptInputError, DataError, InterruptedRunError, OptionError, SavedModelError
 from zoo.registry.registry import use_registry
 from zoo.transfer import DomainAdaptation, SourceFree, adapt_source_free
+from zoo.transfer.domain.choosing.estimates import Estimates
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -102,6 +105,41 @@ def test_a_candidate_that_cannot_train_or_has_no_time_is_left_out_with_the_reaso
     assert "no feature can move" in run.candidates[1]["note"]
 
 
+PLAN = (
+    "source-only, mcc, dan are trained one after the other by recipe 'lp-ft': "
+    "probe, 2 epochs of the head alone; full, 1 epoch of 4 of 4 layer groups and the head"
+)
+
+
+def test_what_is_trained_and_how_long_it_takes_is_told_before_the_first_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    objective = DomainAdaptation(TARGET[0], candidates="mcc,dan")
+    how: dict[str, Any] = {"recipe": "lp-ft", "epochs": 3, "augment": "none", "workers": 0, "objective": objective}
+    plain(2).fit(SOURCE, VALID, out=tmp_path / "run", **how)
+    lines = [line.removeprefix("auto: ") for line in capsys.readouterr().err.splitlines() if line.startswith("auto: ")]
+    first = lines.index("source-only")
+    assert lines[1] == PLAN
+    assert lines[2].startswith("all of them would take about ")
+    assert first == 3
+    assert "s; about " in lines[first + 1]
+    assert "left" not in next(line for line in lines if line.startswith("dan: "))  # the last one
+
+
+def test_estimates_follow_the_runs_and_name_cheaper_ways_where_they_are_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {"source-only": 40.0, "coral": None, "mcc": 100.0}
+    phase = SimpleNamespace(name="tune", epochs=2, frozen=0, groups=range(4))
+    plans = {name: value and SimpleNamespace(seconds=value, phases=(phase,)) for name, value in seconds.items()}
+    monkeypatch.setattr("zoo.transfer.domain.choosing.estimates._plan", lambda name: plans[name])
+    job = resolve_job(plain(2), None, None, recipe="full", options={}, objective=None)
+    estimates = Estimates(job, lambda name: name, list(seconds))  # type: ignore[arg-type,return-value]
+    assert [estimates.of(name) for name in seconds] == [40.0, 100.0, 100.0]
+    assert "--budget 5min" in estimates.lines(None)[1]
+    assert "--budget" not in estimates.lines(30.0)[1]
+    assert "4 min" in estimates.lines(None)[1]
+    estimates.add("source-only", 20.0)
+    assert estimates.of("mcc") == 50.0
+    assert estimates.left(["coral", "mcc"]) == "; about 100.0 s for those that are left"
+
+
 def test_a_spectral_penalty_is_for_the_candidates_that_align_features_and_not_for_the_baseline(tmp_path: Path) -> None:
     objective = DomainAdaptation(TARGET[0], candidates="coral", spectral=1e-4)
     run = plain(2).fit(SOURCE, VALID, out=tmp_path / "run", recipe="full", epochs=1, quiet=True, keep_checkpoints=True, objective=objective)
@@ -115,6 +153,11 @@ def test_what_cannot_be_chosen_is_told_before_anything_trains(tmp_path: Path) ->
         plain(2).fit(SOURCE, False, out=tmp_path, objective=DomainAdaptation(TARGET[0]))
     with pytest.raises(DataError, match="the target is the source"):
         plain(2).fit(SOURCE, VALID, out=tmp_path, quiet=True, objective=DomainAdaptation(SOURCE[0]))
+    others = (TARGET[0], ["cat"] * len(TARGET[0]))
+    for method in ("auto", "mcc"):
+        with pytest.raises(DataError, match=r"no name of the target is a class of the source: cat;.* or give the target without labels"):
+            plain(2).fit(SOURCE, VALID, out=tmp_path / "other", quiet=True, objective=DomainAdaptation(others, method=method))
+    assert not (tmp_path / "other").exists()
     with pytest.raises(OptionError, match="the task is regression, and the validators need one class"):
         plain(1, task="regression").fit((SOURCE[0], np.arange(64.0)), out=tmp_path, quiet=True, objective=DomainAdaptation(TARGET[0]))
 
@@ -135,6 +178,8 @@ def test_a_model_is_adapted_without_its_source(tmp_path: Path) -> None:
 def test_a_recipe_with_a_phase_of_the_held_classifier_alone_is_refused_before_anything_trains(recipe: str, tmp_path: Path) -> None:
     net = plain(2)
     net.fit(SOURCE, False, out=tmp_path / "source", recipe="linear-probe", quiet=True)
+    with pytest.raises(DataError, match="the target is the source: the model was trained on the data in memory"):
+        adapt_source_free(net, SOURCE, out=tmp_path / "source-again", recipe=recipe, quiet=True)
     with pytest.raises(OptionError, match=rf"nothing trains in .* of recipe '{recipe}': the classifier is held; take recipe='full'"):
         adapt_source_free(net, TARGET[0], out=tmp_path / "target", recipe=recipe, quiet=True)
 
@@ -213,7 +258,7 @@ def test_damaged_samples_of_further_data_are_left_out_where_the_run_says_so(
 
 
 def test_folders_of_unlabelled_samples_are_told_in_one_line_and_a_candidate_names_the_chosen_model(
-    nested: tuple[Path, Path], tmp_path: Path
+    nested: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     source, target = nested
     out = tmp_path / "run"
@@ -222,5 +267,6 @@ def test_folders_of_unlabelled_samples_are_told_in_one_line_and_a_candidate_name
     model.fit(source, objective=choose, recipe="full", epochs=1, lr=1e-3, workers=0, quiet=True, on_corrupt="skip", out=out)
     told = json.loads((out / "run.json").read_text())["adaptation"]["differences"]
     assert [line.partition(";")[0] for line in told if "name" in line] == ["no name of the target is a class of the source: friday, monday"]
+    assert caplog.text.count("no name of the target is a class of the source") == 1
     with pytest.raises(SavedModelError, match=r"finished and its model was not kept.*the chosen one is in '.*run'"):
         zoo.load(out / "candidates" / "mcc")

@@ -113,6 +113,9 @@ def test_what_cannot_be_trained_is_refused_before_it_begins(tmp_path: Path, monk
     data = (pictures(range(12), 4, 0), False)
     with pytest.raises(OptionError, match="adapt_groups is 3, and 'own/flat' has 2"):
         fit(tmp_path / "a", model, *data, objective=Maml(adapt_groups=3))
+    with pytest.raises(DataError, match=r"shots is 5, and fewer training samples are there of class 0 \(4\)"):
+        fit(tmp_path / "a", model, *data, objective=Maml(shots=5))
+    assert not (tmp_path / "a").exists()
     with pytest.raises(OptionError, match="does not end with a solved head"):
         fit(tmp_path / "b", model, *data, objective=Maml(), recipe="full")
     base = Supervised(model, open_data(data[0]), None, resolve(Maml.recipe, {}, check_optimizer=check_optimizer), torch.device("cpu"))

@@ -171,8 +171,9 @@ class DryRun:
         started = self._now()
         self._infer(data, epoch)
         again = self._now() - started
-        dry.pass_seconds = again / count
-        dry.prefix_seconds = max(0.0, first - again) / count if dry.caches else 0.0
+        passed = count * len(self._valid_names)
+        dry.pass_seconds = again / passed
+        dry.prefix_seconds = max(0.0, first - again) / passed if dry.caches else 0.0
 
     def _data(self, obstacle: str) -> PhaseData:
         run, objective = self._run, self._run.objective

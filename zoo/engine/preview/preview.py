@@ -19,7 +19,7 @@ from zoo.engine.distributed.sharding import check_shardable
 from zoo.engine.loading.loader import default_workers
 from zoo.engine.loading.sources import check_tables, inputs_in_use
 from zoo.engine.objective.make_objective import make_objective
-from zoo.engine.objective.objective import run_cache_obstacle
+from zoo.engine.objective.objective import Objective, run_cache_obstacle
 from zoo.engine.objective.supervised import Supervised
 from zoo.engine.options.epochs import Epoch
 from zoo.engine.options.recipe import Recipe
@@ -84,6 +84,7 @@ class _Planned:
         self._tables, self._folder = tables, folder
         self._module: nn.Module = job.model
         self._valid = 0 if tables[1] is None else len(tables[1])
+        self._judged = self._beside = self._valid
         # No workers, so that loading and computing are measured separately; compiling would take minutes.
         self._dry_config = self._config.model_copy(update={"workers": 0, "compile": False})
         self._accelerator = make_accelerator(self._config.device, self._config.precision)
@@ -97,6 +98,7 @@ class _Planned:
         with prepared(model, self._dry_config, accelerator) as (layout, penalties):
             supervised = Supervised(model, *tables, self._dry_config, self._device, penalties, self._own)
             objective = make_objective(self._objective, supervised, self._dry_config)
+            self._count(objective)
             progress = Progress(quiet=True, monitor=objective.monitor)
             context = RunContext(self._dry_config, accelerator, Ranks(), self._folder, layout, progress, StopFlag(), self._own)
             untouched_too = nullcontext() if objective.module is model else as_before(objective.module)
@@ -109,6 +111,12 @@ class _Planned:
                     training = Training(objective, context)
                 phases = self._phases(training, there + built.held)
         return self._summary(phases)
+
+    def _count(self, objective: Objective) -> None:
+        """Count the samples of each validation, and those that the frozen prefix reads beside the training data, each table once."""
+        first, *others = (source.table for source in objective.sources.values())
+        self._judged = sum(map(len, objective.valid.values()))
+        self._beside = sum(map(len, {id(table): table for table in (*others, *objective.valid.values()) if table is not first}.values()))
 
     def _phases(self, training: Training, held: int) -> list[PhasePlan]:
         phases = []
@@ -193,11 +201,11 @@ class _Planned:
             """Return the time of loading and computing, which overlap with loader processes."""
             return max(loading / workers, both - loading) if workers else both
 
-        once = beside(dry.loading, dry.prefix_seconds) * (len(run.lengths) * self._config.views + self._valid) if dry.caches else 0.0
+        once = beside(dry.loading, dry.prefix_seconds) * (len(run.lengths) * self._config.views + self._beside) if dry.caches else 0.0
         scale = 1.0 if epoch.pooled else run.scale
         step = beside(dry.step_loading, dry.step_loading + dry.step_seconds * scale)
         loading = 0.0 if dry.caches else dry.loading
-        each_pass = beside(loading, dry.pass_seconds) * self._valid * run.pass_scale
+        each_pass = beside(loading, dry.pass_seconds) * self._judged * run.pass_scale
         return once * run.pass_scale + step * epoch.total + each_pass * epoch.of
 
     def _summary(self, phases: list[PhasePlan]) -> Preview:

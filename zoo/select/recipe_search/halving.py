@@ -58,6 +58,29 @@ class Result:
     tuned: float = math.nan
 
 
+@dataclass
+class Pace:
+    """The time that runs took over their estimates, by which later estimates are corrected.
+
+    Attributes:
+        estimated: Seconds that were estimated for the runs so far.
+        taken: Seconds that they took.
+    """
+
+    estimated: float = 0.0
+    taken: float = 0.0
+
+    def add(self, estimated: float, taken: float) -> None:
+        """Count a run that has ended."""
+        self.estimated += estimated
+        self.taken += taken
+
+    @property
+    def ratio(self) -> float:
+        """The correction, once runs of more than a second were estimated; 1 before."""
+        return self.taken / self.estimated if self.estimated > 1.0 else 1.0
+
+
 @dataclass(frozen=True)
 class Choice:
     """The chosen candidate and the reason in one line."""

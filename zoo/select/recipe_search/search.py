@@ -27,7 +27,7 @@ from zoo.errors import DataError, InterruptedRunError, ZooError
 from zoo.models.task_model import TaskModel
 from zoo.saved.config import read_config
 from zoo.select.recipe_search.folders import CANDIDATES, clear, read_budget, read_results, read_spent, write_choice, write_result
-from zoo.select.recipe_search.halving import PROBE, SHARES, Choice, Result, affordable, best_runs, choose, survivors
+from zoo.select.recipe_search.halving import PROBE, SHARES, Choice, Pace, Result, affordable, best_runs, choose, survivors
 from zoo.select.recipe_search.trial import Trial
 from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
@@ -72,7 +72,7 @@ class Search:
         self.left_out, self.budget = dict(left_out), read_budget(folder) if budget is None else budget
         self.results = read_results(folder)
         self._started = time.monotonic() - read_spent(folder)
-        self._estimated = self._taken = self._longest_dry_run = 0.0
+        self._pace, self._longest_dry_run = Pace(), 0.0
         self._too_long: set[str] = set()
         job = trials[0].job()
         self._task, self._valid, self._config = find_task(model.task), job.open_data()[1], job.config
@@ -131,11 +131,11 @@ class Search:
                 return None
             lengths = self._measured_lengths(trial)
             wanted = lengths[min(number, len(lengths) - 1)]
-            length = affordable(lengths, wanted, lambda length: trial.seconds(length) * self._correction, self.seconds_left)
+            length = affordable(lengths, wanted, lambda length: trial.seconds(length) * self._pace.ratio, self.seconds_left)
             known = [result for result in before if result.epochs == wanted or (length is not None and result.epochs >= length)]
             if known or length is None:
                 if not before:
-                    shortest = in_time_units(trial.seconds(lengths[0]) * self._correction)
+                    shortest = in_time_units(trial.seconds(lengths[0]) * self._pace.ratio)
                     self._leave_out(trial, f"it would take about {shortest}, and {self._left()} were left")
                 usable = known or before
                 return usable[-1] if usable else None
@@ -160,11 +160,6 @@ class Search:
         lengths = trial.lengths
         self._longest_dry_run = max(self._longest_dry_run, time.monotonic() - started)
         return lengths
-
-    @property
-    def _correction(self) -> float:
-        """Ratio of the time that runs took to their estimates, once some have run."""
-        return self._taken / self._estimated if self._estimated > 1.0 else 1.0
 
     def _run(self, trial: Trial, length: int | None) -> Result:
         """Run a candidate for so many epochs, or wholly, unless an earlier call did."""
@@ -240,8 +235,7 @@ class Search:
         self.results.append(result)
         write_result(self._folder, len(self.results), result)
         if trial.name != PROBE:
-            self._estimated += trial.seconds(result.epochs)
-            self._taken += result.seconds
+            self._pace.add(trial.seconds(result.epochs), result.seconds)
         value, *ends = (None if each is None else score_text(self.monitor, each) for each in (result.score, result.low, result.high))
         interval = "" if result.low is None else " [{}, {}]".format(*ends)
         self._progress.note(f"auto: {trial.name}: {self.monitor} {value}{interval}, {in_time_units(result.seconds)}")

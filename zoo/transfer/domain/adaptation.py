@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from zoo.engine.options.config import Config
     from zoo.models.task_model import TaskModel
 
+log = logging.getLogger("zoo")
 AUTO = "auto"
 VALIDATORS = ("infomax", "entropy", "snd", "source")
 
@@ -130,11 +132,12 @@ class DomainAdaptation(Method):
 
         Raises:
             OptionError: If the method does not fit the task, the head or what trains; all faults at once.
-            DataError: If the target cannot be opened, or is the source.
+            DataError: If the target cannot be opened, is the source, or has labels of other classes.
         """
         from zoo.transfer.domain.alignments import KINDS, Sizes
         from zoo.transfer.domain.fitting import aligned_width, faults_of
         from zoo.transfer.domain.objective import Adapted
+        from zoo.transfer.domain.shift import named_differences
         from zoo.transfer.domain.target import check_other, open_target
 
         auto = ["'auto' compares several runs; take model.fit(source, objective=…) or zoo adapt-domain, or name a method"]
@@ -142,7 +145,10 @@ class DomainAdaptation(Method):
             raise OptionError(fault_list(f"domain adaptation by {self.method!r} cannot train like this:", faults))
         model, kind = base.model, KINDS[self.method]
         target = open_target(model, self.target, base.sources["train"].table, base.config)
-        check_other(base.sources["train"].table, target)
+        source = base.sources["train"].table
+        check_other(source, target)
+        for line in named_differences(model, source.classes, self.target):
+            log.warning("%s", line)
         sizes = Sizes(aligned_width(model), model.num_classes, self.hidden, self.temperature, self.margin, self.threshold)
         return Adapted(
             base,

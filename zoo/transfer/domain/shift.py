@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from zoo.data.open import open_data
+from zoo.data.sources.other_libraries import is_saved_dataset
 from zoo.data.table import Array, Table
 from zoo.engine.loading.sources import reads
 from zoo.errors import DataError, OptionError, count, examples
@@ -56,23 +59,41 @@ def measure_shift(source: Array, target: Array, *, seed: int) -> Shift:
     return Shift(found.area, found.chance, float(np.clip(2 * (1 - 2 * error), 0.0, 2.0)))
 
 
-def named_differences(model: TaskModel, source: Table, target: Any) -> list[str]:
+def named_differences(model: TaskModel, classes: Sequence[str], target: Any) -> list[str]:
     """Return how the class names of a target that has some differ from those of the source; labels of samples are not used.
 
-    Folders within an unlabelled folder are read as class names too, so names of which the source has none are one line.
+    Folders within an unlabelled folder are read as class names too, so names of which the source has none are one line. Labels that
+    were given otherwise, such as in a table, are those of other classes.
+
+    Args:
+        model: The model, which says how the samples are read.
+        classes: Names of the source's classes.
+        target: The target as it was given.
+
+    Raises:
+        DataError: If the target has labels, and none is a class of the source.
     """
     try:
         names = open_data(target, reads=reads(model)).classes
     except (DataError, OptionError):  # labels of another kind, which are not wanted here
         return []
-    if names and not {*names} & {*source.classes}:
+    if names and not {*names} & {*classes}:
+        found = f"no name of the target is a class of the source: {examples(names)}"
+        if not _is_folder(target):
+            remedy = f"name its classes as in the source ({examples(classes)}), or give the target without labels"
+            raise DataError(f"{found}; nothing that is learned on the source holds for other classes: {remedy}")
         return [
-            f"no name of the target is a class of the source: {examples(names)}; folders of unlabelled samples do no harm, and where these "
+            f"{found}; folders of unlabelled samples do no harm, and where these "
             "are its classes, nothing that is learned on the source holds for them"
         ]
-    new, missing = [name for name in names if name not in source.classes], [name for name in source.classes if name not in names]
+    new, missing = [name for name in names if name not in classes], [name for name in classes if name not in names]
     lines = [f"the target names {count(len(new), 'class')} that the source lacks: {examples(new)} (open set)"] if new else []
     return lines + ([f"the target lacks {len(missing)} classes of the source: {examples(missing)} (partial)"] if missing and names else [])
+
+
+def _is_folder(source: Any) -> bool:
+    """Return whether a source is a folder of files, which may have subfolders that are no classes."""
+    return isinstance(source, str | os.PathLike) and Path(source).expanduser().is_dir() and not is_saved_dataset(Path(source))
 
 
 def predicted_differences(classes: Sequence[str], source: Array, target: Array) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,10 +26,12 @@ from zoo.tasks.find import find_task
 from zoo.transfer.domain.distances import entropies
 from zoo.transfer.domain.fitting import has_units
 from zoo.transfer.domain.objective import outputs_of
-from zoo.transfer.domain.target import open_target
+from zoo.transfer.domain.shift import named_differences
+from zoo.transfer.domain.target import check_unseen, open_target
 from zoo.transfer.method import Method
 from zoo.util.numbers import is_finite
 
+log = logging.getLogger("zoo")
 MEMORY = 0.9  # share of the running centroids that a step keeps
 
 
@@ -159,9 +162,12 @@ def adapt_source_free(model: TaskModel, target: Any, *, pseudo: float = 0.3, out
 
     Raises:
         OptionError: If the model is new, or nothing would train.
-        DataError: If the target cannot be opened.
+        DataError: If the target cannot be opened, is what the model was trained on, or has labels of other classes.
     """
     table = open_target(model, target)
+    check_unseen(model, target)
+    for line in named_differences(model, model.labels, target) if model.labels else ():
+        log.warning("%s", line)
     classes = tuple(model.labels or (str(number) for number in range(model.num_classes)))
     unused = np.arange(len(table)) % len(classes)  # a run needs labels; the objective reads none
     labelled = replace(table, targets=unused.astype(np.int64), classes=classes)

@@ -6,14 +6,15 @@ import logging
 from typing import Any
 
 from zoo.data.open import open_data
-from zoo.data.splits.duplicates import content_keys
+from zoo.data.splits.duplicates import content_keys, samples_digest
 from zoo.data.table import Table
-from zoo.engine.loading.sources import beside_training, channels_of, reads
+from zoo.engine.loading.sources import beside_training, channels_of, reads, table_digest
 from zoo.engine.options.config import Config
-from zoo.errors import DataError, count, examples
+from zoo.errors import DataError, OptionError, count, examples
 from zoo.models.task_model import TaskModel
 
 log = logging.getLogger("zoo")
+_REMEDY = "Give the unlabelled data of another domain as target"
 MOST_EQUAL = 0.5  # share of the target's samples that may be of the source
 
 
@@ -48,5 +49,19 @@ def check_other(source: Table, target: Table) -> None:
         return
     message = f"{len(both)} of {count(len(target), 'sample')} of the target are in the source too: {examples([*map(target.name_of, both)])}"
     if len(both) > MOST_EQUAL * len(target):
-        raise DataError(f"the target is the source: {message}. Give the unlabelled data of another domain as target")
+        raise DataError(f"the target is the source: {message}. {_REMEDY}")
     log.warning("%s", message)
+
+
+def check_unseen(model: TaskModel, target: Any) -> None:
+    """Check that a model was not trained on a target, which its record of training data tells where the target has its labels.
+
+    Raises:
+        DataError: If it was.
+    """
+    try:
+        table = open_data(target, reads=reads(model), classes=model.labels)
+    except (DataError, OptionError):  # without labels, or with others, it is not known again
+        return
+    if table.targets is not None and {table_digest(table), samples_digest(table)} & {*model.trained_on}:
+        raise DataError(f"the target is the source: the model was trained on {table.source}. {_REMEDY}")

@@ -25,7 +25,7 @@ from zoo.engine.cache.forward import Forward
 from zoo.engine.options.config import Config
 from zoo.engine.options.recipe import Recipe
 from zoo.engine.runtime.launch_env import launched
-from zoo.errors import OptionError, checked_fields, did_you_mean, fault_list
+from zoo.errors import DataError, OptionError, checked_fields, did_you_mean, examples, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.transfer.method import Method
 from zoo.transfer.recipes import OWN_RECIPES
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from zoo.engine.objective.supervised import Supervised
 
 ORDERS = ("first", "full")
+SHOTS = 5
 LENGTH = 10.0  # of the features that the head reads
 Values = dict[str, Tensor]
 
@@ -82,7 +83,7 @@ def episode_masks(indices: Tensor, classes: Tensor, options: Maml, seed: int = 0
     for episode in range(options.tasks):
         for name in np.unique(labels):
             rows = random.permutation(np.flatnonzero(labels == name))
-            shots = min(options.shots, len(rows) // 2)
+            shots = min(options.shots or SHOTS, len(rows) // 2)
             masks[0, episode, rows[:shots]] = 1.0
             masks[1, episode, rows[shots:] if shots else rows[:0]] = 1.0
     support, queries = torch.from_numpy(masks).to(classes.device)
@@ -170,7 +171,7 @@ class Maml(Method):
     Attributes:
         adapt_groups: Last layer groups that take inner steps beside the head; 0 is ANIL.
         order: ``first``, or ``full`` with the gradient through the inner steps.
-        shots: Most samples of a class in the support; at most half of those in the batch are.
+        shots: Most samples of a class in the support, of which at most half of those in the batch are; None for ``SHOTS``.
         inner_steps: Gradient steps on the support.
         inner_lr: Their rate for the head.
         group_lr: Their rate for the groups.
@@ -182,7 +183,7 @@ class Maml(Method):
 
     adapt_groups: int = 0
     order: str = "full"
-    shots: int = 5
+    shots: int | None = None
     inner_steps: int = 5
     inner_lr: float = 0.1
     group_lr: float = 0.01
@@ -193,7 +194,7 @@ class Maml(Method):
 
     def __post_init__(self) -> None:
         least = {"adapt_groups": 0, "shots": 1, "inner_steps": 1, "tasks": 1}
-        given = {name: getattr(self, name) for name in least}
+        given = {name: getattr(self, name) for name in least if (name, getattr(self, name)) != ("shots", None)}
         faults = [
             f"{name} is {value!r}; it must be a whole number, {least[name]} or more"
             for name, value in given.items()
@@ -211,9 +212,12 @@ class Maml(Method):
 
         Raises:
             OptionError: If the task is not to choose one of several classes, or the backbone has fewer groups.
-            DataError: If the data have no pair of equal or none of different classes.
+            DataError: If the data have no pair of equal or none of different classes, or fewer samples of a class than shots.
         """
         check_classes(base, self.name)
+        counts = base.sources["train"].table.counts()
+        if few := [f"{name} ({number})" for name, number in counts.items() if 0 < number < (self.shots or 0)]:
+            raise DataError(f"shots is {self.shots}, and fewer training samples are there of {examples(few)}; lower shots, or add samples")
         if self.adapt_groups > (held := len(base.model.groups)):
             raise OptionError(f"adapt_groups is {self.adapt_groups}, and {base.model.spec.name!r} has {held} layer groups")
         return MamlObjective(base, self)

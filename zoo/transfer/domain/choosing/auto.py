@@ -63,8 +63,7 @@ def fit_adapted(
     if valid is False:
         raise OptionError("valid=False: method 'auto' needs held-out samples of the source; give some, or leave it out")
     job = resolve_job(model, train, valid, recipe=recipe, options=options, objective=objective, quiet=quiet)
-    with each_message_once():
-        return run_adapted(job, objective, out, resume=resume)
+    return run_adapted(job, objective, out, resume=resume)
 
 
 def run_adapted(job: Job, options: Any, out: str | Path | None, *, resume: bool) -> Run:
@@ -81,7 +80,7 @@ def run_adapted(job: Job, options: Any, out: str | Path | None, *, resume: bool)
         raise OptionError(fault_list("method 'auto' cannot run like this:", faults))
     folder = claim_folder(out, job.model.spec.name, "adapt", resume=resume)
     try:
-        with ending_early(), torch.inference_mode(False), torch.enable_grad():
+        with ending_early(), each_message_once(), torch.inference_mode(False), torch.enable_grad():
             comparison = Comparison(job, options, folder, seconds)
             if (folder / "run.json").is_file() and (finished := finished_choice(folder, comparison.record())) is not None:
                 comparison.load()
@@ -92,11 +91,11 @@ def run_adapted(job: Job, options: Any, out: str | Path | None, *, resume: bool)
 
 
 def _faults(job: Job) -> list[str]:
-    faults = []
+    faults, remedy = [], "name a method (zoo train NAME SOURCE --objective domain-adaptation --set target=TARGET --set method=coral)"
     if not find_task(job.model.task).exclusive:
-        faults.append(f"the task is {find_task(job.model.task).words}, and the validators need one class per sample; name a method")
+        faults.append(f"the task is {find_task(job.model.task).words}, and the validators need one class per sample; {remedy}")
     if launched() > 1:
-        faults.append("the candidates run in one process; leave --num-processes out, or name a method")
+        faults.append(f"the candidates run in one process; leave --num-processes out, or {remedy}")
     if job.own.log_with:
-        faults.append("log_with: a tracker follows one run, and several are made; name a method")
+        faults.append(f"log_with: a tracker follows one run, and several are made; {remedy}")
     return faults

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -25,11 +26,13 @@ from zoo.select.recipe_search.folders import CANDIDATES, clear, take_over
 from zoo.select.recipe_search.take_values import take_values
 from zoo.transfer.domain.alignments import KINDS
 from zoo.transfer.domain.choosing.choice import BASELINE, Candidate, chosen_of
+from zoo.transfer.domain.choosing.estimates import Estimates
 from zoo.transfer.domain.choosing.evidence import Outputs, evidence, table_outputs
 from zoo.transfer.domain.shift import Shift, measure_shift, named_differences, predicted_differences
 from zoo.transfer.domain.target import check_other, open_target
 from zoo.transfer.domain.validators import softmax
 
+log = logging.getLogger("zoo")
 DEFAULT = (BASELINE, "coral", "dan", "cdan-e", "mcc")
 
 
@@ -57,20 +60,23 @@ class Comparison:
         self.valid, self.opened = valid, (self.train, valid)
         self.target = open_target(model, self.options.target, self.train, self.job.config)
         check_other(self.train, self.target)
+        self.differences = named_differences(model, self.train.classes, self.options.target)
+        self.names = list(dict.fromkeys([BASELINE, *(self.options.candidate_names() or DEFAULT)]))
         self.progress, self.started = Progress(self.job.quiet, f"target_{self.options.validator}"), time.monotonic()
-        self.longest = 0.0
 
     def run(self) -> Run:
         """Run the candidates and take over the chosen one."""
         write_run(self.folder, {"adaptation": self.record()})
         shift = self._shift()
-        differences = named_differences(self.job.model, self.train, self.options.target)
-        for line in (str(shift), *differences):
+        self.progress.note(f"auto: {shift}")
+        for line in self.differences:  # the candidates would log them too, which is once
+            log.warning("%s", line)
+        estimates = Estimates(self.job, self._job_of, self.names)
+        for line in estimates.lines(self.budget):
             self.progress.note(f"auto: {line}")
-        names = dict.fromkeys([BASELINE, *(self.options.candidate_names() or DEFAULT)])
         found, outputs = [], {}
-        for name in names:
-            candidate, target = self._candidate(name)
+        for name in self.names:
+            candidate, target = self._candidate(name, estimates)
             found.append(candidate)
             if target is not None:
                 outputs[name] = target
@@ -79,7 +85,7 @@ class Comparison:
         more = predicted_differences(self.train.classes, *(softmax(one.logits) for one in outputs[best.method]))
         for line in (*more, reason):
             self.progress.note(f"auto: {line}")
-        return self._finish(best, found, shift, [*differences, *more], reason)
+        return self._finish(best, found, shift, [*self.differences, *more], reason)
 
     def record(self) -> dict[str, Any]:
         """Return what must be the same when a choice is resumed, as plain data."""
@@ -100,16 +106,21 @@ class Comparison:
             source, target = (table_outputs(model, table, config).features for table in (self.train, self.target))
         return measure_shift(source, target, seed=config.seed)
 
-    def _candidate(self, name: str) -> tuple[Candidate, tuple[Outputs, Outputs] | None]:
-        """Run a candidate, or leave it out; return also its outputs for the held-out source and the target."""
-        spent = time.monotonic() - self.started
-        if self.budget is not None and name != BASELINE and spent + self.longest > self.budget:
-            left = in_time_units(max(0.0, self.budget - spent))
-            return Candidate(name, note=f"left out: it would take about {in_time_units(self.longest)}, and {left} were left"), None
+    def _job_of(self, name: str) -> Job:
+        """Return the job of a candidate."""
         spectral = self.options.spectral if KINDS[name].make else 0.0  # it is added to methods that align features
         method = dataclasses.replace(self.options, method=name, spectral=spectral, candidates=None, budget=None)
+        return replace(self.job, objective=method, open_data=lambda: self.opened)
+
+    def _candidate(self, name: str, estimates: Estimates) -> tuple[Candidate, tuple[Outputs, Outputs] | None]:
+        """Run a candidate, or leave it out; return also its outputs for the held-out source and the target."""
+        spent, expected = time.monotonic() - self.started, estimates.of(name)
+        if self.budget is not None and name != BASELINE and spent + expected > self.budget:
+            note = f"it would take about {in_time_units(expected)}, and {in_time_units(max(0.0, self.budget - spent))} were left"
+            self.progress.note(f"auto: {name} is left out: {note}")
+            return Candidate(name, note=f"left out: {note}"), None
         model, config, folder = self.job.model, self.job.config, f"{CANDIDATES}/{name}"
-        job = replace(self.job, objective=method, open_data=lambda: self.opened)
+        job = self._job_of(name)
         self.progress.note(f"auto: {name}")
         began = time.monotonic()
         try:
@@ -125,8 +136,10 @@ class Comparison:
             self.progress.note(f"auto: {name} is left out: {error}")
             return Candidate(name, note=f"left out: {error}"), None
         seconds = time.monotonic() - began
-        self.longest = max(self.longest, seconds)
+        estimates.add(name, seconds)
         found = evidence(train, valid, np.asarray(self.valid.targets), target, seed=config.seed)
+        told = f"accuracy {found.accuracy:.4f} on the source, infomax {found.infomax:.4f} on the target, {in_time_units(seconds)}"
+        self.progress.note(f"auto: {name}: {told}{estimates.left(self.names[self.names.index(name) + 1 :])}")
         return Candidate(name, found, run.kept, seconds, folder), (valid, target)
 
     def _finish(self, best: Candidate, found: Sequence[Candidate], shift: Shift, differences: Sequence[str], reason: str) -> Run:
