@@ -1,11 +1,11 @@
 """A small student with and without a teacher, and the teacher itself, on real images and texts. Prints a Markdown table.
 
-ants/bees: MobileNetV2-1.0 probed at 128 pixels teaches MobileNetV2-0.35 at 96; with "ants-small" MobileNetV1-0.25. CIFAR-10: the same teacher, probed on all training
-images at 64 pixels, teaches glyphnet at 32 by a file of its predictions; the student has labels of ``--labelled`` images of each class,
-and with "unlabelled" the other training images without theirs; "cifar-parts" has features, attention and relations beside logits, of the
-teacher itself. TREC: all-MiniLM-L6-v2 teaches its own first three layers, with 1,000 questions. Forgetting: MobileNetV2-0.35 learns
-ants/bees, and then half of the amazon photos of office things. Images are not augmented, so that the teacher runs once. Every run takes the
-last epoch; the spread is that of the seeds, which also draw the labelled images.
+ants/bees: MobileNetV2-1.0 probed at 128 pixels teaches MobileNetV2-0.35 at 96; with "ants-small" MobileNetV1-0.25. CIFAR-10: the same
+teacher, probed on all training images at 64 pixels, teaches glyphnet at 32 by a file of its predictions; the student has labels of
+``--labelled`` images of each class, and with "unlabelled" the other training images without theirs; "cifar-parts" has features, attention
+and relations beside logits, of the teacher itself. TREC: all-MiniLM-L6-v2 teaches its own first three layers, with 1,000 questions.
+Forgetting: MobileNetV2-0.35 learns ants/bees, and then half of the amazon photos of office things. Images are not augmented, so that the
+teacher runs once. Every run takes the last epoch; the spread is that of the seeds, which also draw the labelled images.
 
 Run: ZOO_REGISTRY=../shared/data/registry.toml python benchmarks/distillation.py --data ../shared/data
 """
@@ -212,9 +212,8 @@ def main() -> None:
                 run = cifar if name == "cifar" else cifar_parts
                 run(options.data, options.seeds, Path(folder), options.labelled)
             else:
-                {"ants": ants, "ants-small": partial(ants, small=True), "trec": trec, "forgetting": forgetting}[name](
-                    options.data, options.seeds, Path(folder)
-                )
+                others = {"ants": ants, "ants-small": partial(ants, small=True), "trec": trec, "forgetting": forgetting}
+                others[name](options.data, options.seeds, Path(folder))
 
 
 if __name__ == "__main__":
