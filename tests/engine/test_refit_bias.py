@@ -17,6 +17,7 @@ from zoo.data.table import Table
 from zoo.engine.objective import supervised
 from zoo.engine.objective.objective import Objective
 from zoo.engine.options.begun import as_begun, option_differences
+from zoo.engine.options.model_selection import Best
 from zoo.engine.options.recipes import REFIT_SAMPLES
 from zoo.engine.options.resolve import resolve
 from zoo.engine.solved.bias_shift import bias_shift
@@ -98,6 +99,15 @@ def test_validation_data_judge_the_biases(tmp_path: Path, monkeypatch: pytest.Mo
     assert run.history[-1]["phase"] == "refit-bias"
     assert run.kept < len(run.history)
     assert net.head.linear.bias.abs().max() < 100
+
+
+def test_biases_are_compared_with_the_mixture_that_was_asked_for_and_not_with_what_was_before() -> None:
+    best = Best("accuracy")
+    assert best.update(1, {"accuracy": 0.9})
+    assert best.update(2, {"accuracy": 0.7}, asked=True)
+    assert best.update(3, {"accuracy": 0.8})
+    assert not best.update(4, {"accuracy": 0.75})
+    assert best.epoch == 3
 
 
 def test_an_interruption_while_the_logits_are_computed_changes_nothing(tmp_path: Path) -> None:
