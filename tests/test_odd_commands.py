@@ -42,6 +42,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("list|--image-size|x", 2, "'x' is no whole number"),
         ("data|chek|photo é 1.png", 2, "did you mean 'check'?"),
         ("predict|model|photo*.png", 1, "'photo*.png' is a pattern, which the shell expands where it has no quotes"),
+        ("predict|model|photo**.png", 1, "'photo**.png' is a pattern, which the shell expands where it has no quotes"),
         ("eval|model|rows.csv|--columns|label", 2, "--columns 'label' is not of the form ROLE=COLUMN, such as label=kind"),
         ("eval|model|rows.csv|--label-columns|kind", 1, "a column of names is given as --columns label=kind"),
         ("train|zoo/glyphnet|texts.csv|--out|run", 1, "It seems to hold texts, and the model reads files"),

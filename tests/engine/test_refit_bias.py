@@ -15,7 +15,9 @@ from tests.engine.test_resume import tables
 from tests.engine.tiny import difference, images, model, timeless, values
 from zoo.data.table import Table
 from zoo.engine.objective import supervised
+from zoo.engine.objective.objective import Objective
 from zoo.engine.options.begun import as_begun, option_differences
+from zoo.engine.options.model_selection import Best
 from zoo.engine.options.recipes import REFIT_SAMPLES
 from zoo.engine.options.resolve import resolve
 from zoo.engine.solved.bias_shift import bias_shift
@@ -46,18 +48,45 @@ def test_logits_that_say_nothing_move_nothing() -> None:
     assert not bias_shift(torch.full((3, 2), 1.5), lambda found: cross_entropy(found, targets, reduction="sum")).any()
 
 
-def test_only_the_biases_change_and_only_after_augmented_images(tmp_path: Path) -> None:
-    changed = {}
-    for augment in ("light", "none"):
-        nets = model(), model()
-        for refits, net in enumerate(nets):
-            run = net.fit(
-                images(24), False, out=tmp_path / f"{augment}{refits}", **AUGMENTED | {"augment": augment, "refit_bias": bool(refits)}
-            )
-            assert (run.history[-1]["phase"] == "refit-bias") == (augment == "light" and bool(refits))
-        left, right = map(values, nets)
-        changed[augment] = [name for name in left if not torch.equal(left[name], right[name])]
-    assert changed == {"light": ["head.linear.bias"], "none": []}
+@pytest.mark.parametrize(
+    ("options", "weights"),
+    [
+        ({}, [1.0, 1.0, 1.0]),
+        ({"balanced_sampling": True}, [0.5, 1.0, 1.0]),
+        ({"class_weights": "balanced"}, [0.5, 1.0, 1.0]),
+        ({"class_weights": {"blue": 3.0, "green": 1.0, "red": 2.0}}, [3.0, 1.0, 2.0]),
+    ],
+)
+def test_classes_count_as_they_did_in_training(options: dict[str, Any], weights: list[float]) -> None:
+    targets = torch.tensor([0, 0, 0, 0, 1, 1, 2, 2])
+    logits, net = torch.randn(8, 3, generator=torch.Generator().manual_seed(0)), glyphs()
+    table = Table([*range(8)], targets.numpy(), ("blue", "green", "red"))
+    supervised.Supervised(net, table, None, resolve("layer-decay", options), torch.device("cpu")).refit_bias(logits, table)
+    predicted = ((logits + net.head.linear.bias.detach()).double() / logits.double().std()).softmax(1)
+    share = torch.tensor(weights).double()[targets, None]
+    assert torch.allclose((share * predicted).sum(0), (share * torch.eye(3)[targets]).sum(0), atol=0.05)
+
+
+def test_only_the_biases_change(tmp_path: Path) -> None:
+    nets = model(), model()
+    for refits, net in enumerate(nets):
+        run = net.fit(images(24), False, out=tmp_path / str(refits), **AUGMENTED | {"refit_bias": bool(refits)})
+        assert (run.history[-1]["phase"] == "refit-bias") == bool(refits)
+    left, right = map(values, nets)
+    assert [name for name in left if not torch.equal(left[name], right[name])] == ["head.linear.bias"]
+
+
+def test_a_run_without_augmented_images_or_with_an_objective_that_cannot_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="refit_bias: it follows on training with augmented images, and nothing is augmented"):
+        model().fit("nowhere", **AUGMENTED | {"augment": "none"})
+
+    class Plain(Objective):
+        def __init__(self, base: supervised.Supervised) -> None:
+            super().__init__(base.model, base.sources, base.valid)
+            self.loss, self.validate = base.loss, base.validate  # type: ignore[method-assign]  # the same signatures
+
+    with pytest.raises(OptionError, match=r"refit_bias: it has no refit_bias\(\)"):
+        model().fit(images(24), False, out=tmp_path, objective=Plain, **AUGMENTED)
 
 
 def test_validation_data_judge_the_biases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,6 +99,15 @@ def test_validation_data_judge_the_biases(tmp_path: Path, monkeypatch: pytest.Mo
     assert run.history[-1]["phase"] == "refit-bias"
     assert run.kept < len(run.history)
     assert net.head.linear.bias.abs().max() < 100
+
+
+def test_biases_are_compared_with_the_mixture_that_was_asked_for_and_not_with_what_was_before() -> None:
+    best = Best("accuracy")
+    assert best.update(1, {"accuracy": 0.9})
+    assert best.update(2, {"accuracy": 0.7}, asked=True)
+    assert best.update(3, {"accuracy": 0.8})
+    assert not best.update(4, {"accuracy": 0.75})
+    assert best.epoch == 3
 
 
 def test_an_interruption_while_the_logits_are_computed_changes_nothing(tmp_path: Path) -> None:
@@ -115,3 +153,5 @@ def test_a_run_of_an_earlier_version_goes_on_as_it_began() -> None:
     assert begun.refit_bias is False
     assert not option_differences(begun.to_dict(), before)
     assert as_begun(config, config.to_dict()).refit_bias is None
+    assert not option_differences(config.to_dict(), before)  # of several runs, each of which decides by its number of samples
+    assert option_differences(config.to_dict() | {"refit_bias": True}, before) == ["refit_bias was False and is True"]

@@ -99,7 +99,7 @@ LABELS = (
     Metric("weighted_f1", "mean F1 over the labels, weighted by their positives", label_metrics.weighted_f1),
     Metric("exact_match", "share of samples of which every label is right", label_metrics.exact_match),
     Metric("label_accuracy", "share of single labels that are right (1 minus the Hamming loss)", label_metrics.label_accuracy),
-    Metric("brier", "mean squared error of the probabilities of all labels", label_metrics.brier, True, ends=(0.0, 2.0)),
+    Metric("brier", "mean squared error of the probabilities of all labels", label_metrics.brier, True),
     Metric("ece", ECE, label_metrics.calibration_error, True, drawn=False),
 )
 NUMBERS = (

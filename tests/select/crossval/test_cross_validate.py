@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,18 @@ def test_another_option_data_or_division_is_refused_all_at_once(tmp_path: Path) 
         validated(tmp_path / "cv", folds=4, batch_size=4, resume=True)
     with pytest.raises(SavedModelError, match="samples was 40 and is 36"):
         validated(tmp_path / "cv", folds=2, data=images(36), resume=True)
+
+
+def test_a_cross_validation_of_an_earlier_version_goes_on_as_it_began(tmp_path: Path) -> None:
+    found = validated(tmp_path / "cv", folds=2)
+    record = json.loads((found.dir / "cv.json").read_text())
+    del record["config"]["refit_bias"], record["result"]["folds"][1:]
+    record["result"]["finished"] = False
+    (found.dir / "cv.json").write_text(json.dumps(record))
+    shutil.rmtree(found.dir / "fold-1")
+    assert len(validated(found.dir, folds=2, resume=True).folds) == 2
+    for path in ("cv.json", "fold-1/run.json"):
+        assert json.loads((found.dir / path).read_text())["config"]["refit_bias"] is False
 
 
 def test_inner_validation_chooses_the_epoch_and_the_held_out_fold_does_not(tmp_path: Path) -> None:

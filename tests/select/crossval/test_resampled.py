@@ -78,6 +78,12 @@ def test_an_interval_ends_where_the_metric_does(metric: str, low: float, high: f
     assert (pair.low, pair.high) == (max(free_pair.low, -widest), min(free_pair.high, widest))
 
 
+def test_an_own_metric_with_the_name_of_another_task_s_has_no_ends() -> None:
+    percent, others = [71.0, 80.0, 84.0], [60.0, 81.0, 70.0]
+    assert summarize(percent, 0.5, ends=ends_of("f1")) == summarize(percent, 0.5)
+    assert paired_test(percent, others, 0.5, ends=ends_of("f1")) == paired_test(percent, others, 0.5)
+
+
 def test_equal_scores_have_a_p_of_one_and_a_constant_difference_one_of_zero() -> None:
     assert paired_test([0.5, 0.6], [0.5, 0.6], 0.25).p == 1.0
     assert paired_test([0.75, 0.5], [0.5, 0.25], 0.25).p == 0.0

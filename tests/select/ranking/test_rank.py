@@ -285,6 +285,7 @@ def test_reasons_that_differ_in_the_names_of_weights_are_one() -> None:
     said = {name: f"cannot get {name}.a1@main of {name}.a1" for name in ("timm/net18", "timm/net18d", "timm/net34")}
     said |= {"timm/net18.a1": said["timm/net18"], "toy/other": "no memory"}
     assert same_reasons(said) == [["timm/net18", "timm/net18d", "timm/net34", "timm/net18.a1"], ["toy/other"]]
+    assert same_reasons({"runs/.a": "it is damaged", "runs/.b/": "it is slow"}) == [["runs/.a"], ["runs/.b/"]]
 
 
 def test_data_that_no_candidate_reads_and_too_few_samples_are_errors(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from zoo.errors import InterruptedRunError, OptionError, OutputExistsError, Save
 from zoo.select.tuning_search.liveness import UNCOUNTED, WORKER
 from zoo.select.tuning_search.picture import _history
 from zoo.select.tuning_search.result import TrialResult, Tuning
+from zoo.select.tuning_search.study import search_differences
 
 optuna = pytest.importorskip("optuna")
 DATA = images(36), images(24, seed=1)
@@ -150,6 +151,15 @@ def test_a_study_of_other_data_another_backbone_or_another_space_is_refused(tmp_
     assert (found.dir / "best" / "config.json").is_file(), "the best of another folder is run again"
     with closing(sqlite3.connect(storage)) as connection:
         assert connection.execute("select count(*) from trials").fetchone() == (2,)
+
+
+def test_an_option_that_an_earlier_version_did_not_have_counts_as_its_default() -> None:
+    options: dict[str, Any] = {"seed": 0, "refit_bias": None, "l2_sp": 0.0}
+    before = {"backbone": "toy/net", "options": {"seed": 0, "a-search-before": 1}}
+    assert not search_differences(before, {"backbone": "toy/net", "options": options})
+    given = options | {"seed": 1, "refit_bias": True, "l2_sp": 0.2}
+    found = search_differences(before, {"backbone": "toy/other", "options": given}, moved={"l2_sp"})
+    assert found == ["backbone was 'toy/net' and is 'toy/other'", "seed was 0 and is 1", "refit_bias was False and is True"]
 
 
 def test_a_study_of_another_program_is_left_alone(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from zoo.errors import CorruptInputError, DataError, InterruptedRunError, Option
 from zoo.registry.registry import use_registry
 from zoo.transfer import DomainAdaptation, SourceFree, adapt_source_free
 from zoo.transfer.domain.choosing.estimates import Estimates
+from zoo.transfer.domain.shift import named_differences
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -160,6 +161,25 @@ def test_what_cannot_be_chosen_is_told_before_anything_trains(tmp_path: Path) ->
     assert not (tmp_path / "other").exists()
     with pytest.raises(OptionError, match="the task is regression, and the validators need one class"):
         plain(1, task="regression").fit((SOURCE[0], np.arange(64.0)), out=tmp_path, quiet=True, objective=DomainAdaptation(TARGET[0]))
+
+
+@pytest.mark.parametrize(
+    ("options", "labels", "expected"),
+    [
+        ({"classes": 2}, ["cat", "dog"], "no name of the target is a class of the source: cat, dog"),
+        ({"classes": 2}, [0, 1], ""),  # indices of the classes
+        ({"classes": 2, "task": "multi-label"}, ["dark|light", "light"], ""),
+        ({"classes": 2, "task": "multi-label"}, ["dark|dim", "light"], "the target names 1 class that the source lacks: dim"),
+        ({"classes": 1, "task": "regression"}, [0.5, 1.5], ""),
+    ],
+)
+def test_labels_of_the_target_are_compared_as_those_of_the_task(options: dict[str, Any], labels: list[Any], expected: str) -> None:
+    classes = () if options.get("task") == "regression" else NAMES
+    try:
+        found = " ".join(named_differences(plain(**options), classes, (TARGET[0][:2], labels)))
+    except DataError as error:
+        found = str(error)
+    assert found.startswith(expected) if expected else not found
 
 
 def test_a_model_is_adapted_without_its_source(tmp_path: Path) -> None:

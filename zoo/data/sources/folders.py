@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 import os
 import unicodedata
@@ -153,7 +154,9 @@ def check_exists(path: Path) -> None:
     names = [entry.name for entry in parent.iterdir()] if os.access(parent, os.R_OK) else []
     if missing in ("http:", "https:", "s3:", "gs:"):
         raise DataError(f"{missing}//… is a URL, and inputs are not fetched; download the file and give its path, or its bytes")
-    if any(sign in missing for sign in "*?") and any(parent.glob(str(path.absolute().relative_to(parent)))):
+    pattern = str(path.absolute().relative_to(parent))
+    found = glob.iglob(pattern, root_dir=parent, recursive=True)  # noqa: PTH207  # Path.glob refuses "**" within a name
+    if any(sign in missing for sign in "*?") and any(found):
         raise DataError(f"{str(path)!r} is a pattern, which the shell expands where it has no quotes; in Python give a list of paths")
     near = did_you_mean_path(parent / missing) if (parent / missing).is_symlink() else did_you_mean(missing, names)
     raise DataError(f"{str(path)!r} does not exist: there is no {missing!r} in {str(parent)!r}{near}")

@@ -146,6 +146,8 @@ def _useless_with(objective: Objective, config: Config) -> list[str]:
     penalties = [name for name in ("l2_sp", "delta", "bss") if getattr(config, name)]
     if penalties and kind.penalty is Objective.penalty:
         faults.append(f"{', '.join(penalties)}: it has no penalty(); leave them out, or return base.penalty(batch) there")
+    if config.refit_bias and kind.refit_bias is Objective.refit_bias:
+        faults.append("refit_bias: it has no refit_bias(); leave it out, or call base.refit_bias(logits, table) there")
     mixed = [name for name in ("mixup", "cutmix") if (config.augment or {}).get(name)]
     several = objective.frozen or any(source.number_of_views > 1 for source in objective.sources.values())
     if mixed and (several or kind.soften is Objective.soften):

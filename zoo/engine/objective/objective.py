@@ -145,7 +145,12 @@ class Objective:
         """Choose thresholds on the logits of the training samples."""
 
     def refit_bias(self, logits: Tensor, table: Table) -> None:
-        """Change the biases of the head in place to suit the logits ``(samples, outputs)`` of the first source as it is."""
+        """Change the biases of the head in place to suit logits; called at the end of a run with ``refit_bias``.
+
+        Args:
+            logits: Of the samples of the first source as they are, ``(samples, outputs)``, on the CPU.
+            table: These samples.
+        """
 
     def before_step(self) -> None:
         """Discard what ``loss`` has noted in an attempt at the step that failed; called before each attempt."""

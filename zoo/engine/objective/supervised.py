@@ -235,11 +235,13 @@ class Supervised(Objective):
         return self.task.soften(targets, self.model.num_classes)
 
     def refit_bias(self, logits: Tensor, table: Table) -> None:
-        """Shift the biases of the linear head; see ``zoo.engine.solved.shifted_bias``."""
+        """Shift the biases of the linear head by the cross entropy, in which classes count as they did in training; see ``bias_shift``."""
         bias = self.model.head.linear.bias  # type: ignore[union-attr]  # the head is linear
         assert isinstance(bias, Tensor), "the head has biases"
         targets = torch.as_tensor(table.targets)
-        weights = None if self._weights is None else self._weights.cpu()
+        drawn = class_weights("balanced" if self.config.balanced_sampling else None, self.task, np.asarray(table.targets), table.classes)
+        given = [weights.double().cpu() for weights in (self._weights, drawn) if weights is not None]
+        weights = torch.stack(given).prod(0) if given else None
         shift = bias_shift(logits, partial(self.task.loss, targets=targets, weights=weights, smoothing=self._smoothing))
         with torch.no_grad():
             bias.add_(shift.to(bias))

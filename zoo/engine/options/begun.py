@@ -41,9 +41,12 @@ def as_begun(config: Config, theirs: Mapping[str, Any], task: str = "single-labe
         found = found.model_copy(update={"recipe": replace(found.recipe, augment="light"), "judge_augment": False})
     if "mix_few" not in theirs:  # versions that took the tuned values of few samples as they were
         found = found.model_copy(update={"mix_few": False})
-    if "refit_bias" not in theirs and found.refit_bias is None:
-        found = found.model_copy(update={"refit_bias": False})
-    return found
+    return biases_as_begun(found, theirs)
+
+
+def biases_as_begun(config: Config, theirs: Mapping[str, Any]) -> Config:
+    """Return the configuration without ``refit_bias`` if nobody gave it and a version that left the biases as tuned began the run."""
+    return config.model_copy(update={"refit_bias": False}) if "refit_bias" not in theirs and config.refit_bias is None else config
 
 
 def _with_recipe(config: Config, theirs: Mapping[str, Any], task: str) -> Config:
@@ -71,8 +74,9 @@ def option_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> li
     free.add("mix_few")  # not an option; what follows from it is the ``wise_ft`` of a run
     # An option that the other run did not have yet counts as its default.
     before = {name: theirs.get(name, _json_default(name)) for name in ours}
-    # Versions without these trained every head, and left the biases as tuned.
-    before |= {name: theirs.get(name, False) for name in ("solve_head", "refit_bias")}
+    before |= {"solve_head": theirs.get("solve_head", False)}  # versions without it trained every head
+    if "refit_bias" not in theirs:  # versions that left the biases as tuned; None is decided by the number of samples, run by run
+        before["refit_bias"] = None if ours.get("refit_bias") is None else False
     if isinstance(before.get("recipe"), dict):  # phases of earlier versions lack fields, which are off
         phases = before["recipe"]["phases"]
         before["recipe"] = before["recipe"] | {"phases": type(phases)({"solve": False, "least_steps": 0, **phase} for phase in phases)}

@@ -81,8 +81,14 @@ class Best:
     score: tuple[float, float] = (-math.inf, -math.inf)
     waited: int = 0
 
-    def update(self, epoch: int, metrics: Mapping[str, float]) -> bool:
-        """Record one epoch's metrics and return whether it is the best so far; one without a value neither is nor counts as waiting."""
+    def update(self, epoch: int, metrics: Mapping[str, float], *, asked: bool = False) -> bool:
+        """Record one epoch's metrics and return whether it is the best so far; one without a value neither is nor counts as waiting.
+
+        Args:
+            epoch: Its number.
+            metrics: Its metrics.
+            asked: Whether it counts as the best whatever its value, with which later ones are then compared.
+        """
         value = metrics.get(self.monitor, math.nan)
         if math.isnan(value) and epoch == 1:
             message = (
@@ -94,7 +100,7 @@ class Best:
         value = -value if self.lower else value
         loss = metrics.get("loss", math.nan)
         score = (value, -math.inf if math.isnan(loss) else -loss)
-        better = score > self.score
+        better = asked or score > self.score
         self.waited = 0 if better else self.waited + 1
         if better:
             self.epoch, self.score = epoch, score

@@ -52,6 +52,11 @@ def check_fits(model: TaskModel, config: Config, *, validated: bool = True, advi
             ["refit_bias"] if config.refit_bias else [],
             f"for a linear head with biases and one class per sample, and the head is {model.head_name!r} of a {model.task} task",
         ),
+        (
+            kind == "text" or config.augment is None or not any(phase.augment for phase in config.recipe.phases),
+            ["refit_bias"] if config.refit_bias else [],
+            "it follows on training with augmented images, and nothing is augmented",
+        ),
         (not validated, decided_by_metric(config), "decided by a metric, and there are no validation data"),
         (
             not validated,

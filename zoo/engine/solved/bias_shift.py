@@ -19,7 +19,7 @@ def bias_shift(logits: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
 
     Args:
         logits: Of the training samples, ``(samples, outputs)``, on the CPU.
-        loss: From logits to the sum of their losses.
+        loss: From logits, float64, to the sum of their losses.
     """
     values = logits.double()
     scale = values.std()

@@ -115,7 +115,7 @@ class Finalizer:
         metrics = self._validate()
         record = {"epoch": state.history[-1]["epoch"] + 1, "phase": name, **metrics, "seconds": round(time.perf_counter() - started, 3)}
         state.history.append(record)
-        better = validated and self._best.update(record["epoch"], record)
+        better = validated and self._best.update(record["epoch"], record, asked=asked)
         if asked and validated:
             self._best.epoch = record["epoch"]
         if better or asked:

@@ -18,6 +18,7 @@ from zoo.data.table import Table, split_word
 from zoo.engine.cache.feature_memo import content_summary
 from zoo.engine.loading.sources import check_tables, inputs_in_use, open_for_fit
 from zoo.engine.loading.start_method import refuse_second_run
+from zoo.engine.options.begun import biases_as_begun
 from zoo.engine.options.config import sized_for
 from zoo.engine.options.model_selection import resolve_monitor
 from zoo.engine.options.recipe import Recipe
@@ -133,7 +134,8 @@ def run_folds(
             table = check_tables(model, (without_test(job.open_data()[0]), None), config)[0]
             parts = cross_validation_folds(table, folds, repeats=repeats, seed=config.seed, allow_leak=config.allow_leak)
             model.inputs, model.labels = inputs_in_use(model, config, table), model.labels or table.classes or None
-            job = replace(job, config=sized_for(config, min(len(fold.train) for fold in parts)))
+            config = sized_for(config, min(len(fold.train) for fold in parts))
+            job = replace(job, config=config if (begun := read_record(folder)) is None else biases_as_begun(config, begun["config"]))
             how = {"folds": len(parts) // repeats, "repeats": repeats, "division": division_name(table, folds), "inner_valid": inner_valid}
             record = _record(job, table, how | {"sha256": digest_of(parts)})
             check_same(folder, record)

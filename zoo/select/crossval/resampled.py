@@ -76,8 +76,8 @@ def summarize(scores: Sequence[float], ratio: float, *, level: float = LEVEL, en
     std = float(known.std(ddof=1)) if len(known) > 1 else math.nan
     if len(known) < LEAST:
         return Summary(mean, math.nan, math.nan, std, len(known))
-    half = _quantile(len(known), level) * _error(known, ratio)
-    return Summary(mean, max(mean - half, ends[0]), min(mean + half, ends[1]), std, len(known))
+    half, (least, most) = _quantile(len(known), level) * _error(known, ratio), _within(ends, known)
+    return Summary(mean, max(mean - half, least), min(mean + half, most), std, len(known))
 
 
 def paired_test(
@@ -103,8 +103,14 @@ def paired_test(
     from scipy.special import stdtr  # type: ignore[import-untyped]  # ships no types
 
     t = mean / error
-    widest = ends[1] - ends[0]
+    least, most = _within(ends, _known([*first, *second]))
+    widest = most - least
     return PairedTest(mean, max(mean - half, -widest), min(mean + half, widest), t, 2.0 * float(stdtr(len(gains) - 1, -abs(t))), len(gains))
+
+
+def _within(ends: tuple[float, float], scores: Array) -> tuple[float, float]:
+    """Return the ends of a metric; infinite ones where a score is beyond them, as that is one of the user's own with the same name."""
+    return ends if ((scores >= ends[0]) & (scores <= ends[1])).all() else ANY
 
 
 def holm(values: Sequence[float]) -> list[float]:

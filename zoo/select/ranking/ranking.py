@@ -156,5 +156,5 @@ def same_reasons(left_out: Mapping[str, str]) -> list[list[str]]:
 
 def without_names(name: str, reason: str) -> str:
     """Return a reason without the names of its candidate and of the candidate's weights, which begin with that of the network."""
-    network = name.rpartition("/")[2].partition(".")[0]
-    return re.sub(rf"{re.escape(network)}[\w.-]*", "NAME", reason)
+    network = name.rstrip("/").rpartition("/")[2].partition(".")[0]
+    return re.sub(rf"{re.escape(network)}[\w.-]*", "NAME", reason) if network else reason

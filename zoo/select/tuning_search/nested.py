@@ -28,9 +28,9 @@ from zoo.select.crossval.cross_validate import without_test
 from zoo.select.crossval.result import CrossValidation, FoldResult
 from zoo.select.tuning_search.arguments import begun_search
 from zoo.select.tuning_search.result import RECORD as SEARCH
+from zoo.select.tuning_search.study import search_differences
 from zoo.select.tuning_search.tune import run_tuning
 from zoo.util.atomic_write import write_json
-from zoo.util.differences import record_differences
 from zoo.util.numbers import score_text
 
 RECORD = "nested.json"
@@ -182,10 +182,9 @@ def _known(folder: Path, identity: dict[str, Any]) -> Nested:
         before = record["nested"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SavedModelError(f"{str(path)!r} cannot be read ({error!r}); start anew in another folder (out, --out)") from error
-    if odd := record_differences("nested", before, identity):
-        lines = [line.removeprefix("nested.") for line in odd]
+    if odd := search_differences(before, identity):
         raise SavedModelError(
-            fault_list(f"the nested search in {str(folder)!r} cannot go on:", lines, "Give the same as before, or start anew (out, --out)")
+            fault_list(f"the nested search in {str(folder)!r} cannot go on:", odd, "Give the same as before, or start anew (out, --out)")
         )
     return Nested(folds, metric, {}, folder, chosen)
 

@@ -6,10 +6,11 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from zoo.engine.options.begun import option_differences
 from zoo.errors import OptionError, OutputExistsError, SavedModelError, did_you_mean, fault_list
 from zoo.select.tuning_search.dimensions import Choice
 from zoo.select.tuning_search.pruners import PRUNERS
@@ -125,12 +126,25 @@ def _pruner(name: str) -> Any:
 
 def _check_same(where: str, name: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
     searched = [set(one.get("space") or ()) for one in (ours, theirs)]
-    odd = [line.removeprefix("study.") for line in record_differences("study", theirs, ours)]
     # An option that one of two spaces has is fixed in the other alone, which the difference of the spaces says.
-    moved = tuple(f"options.{option} " for option in searched[0] ^ searched[1])
-    if faults := [line.removeprefix("options.") for line in odd if not line.startswith(moved)]:
+    if faults := search_differences(theirs, ours, moved=searched[0] ^ searched[1]):
         remedy = "Give the same as before, or name another storage (--storage) or study (--study)"
         raise SavedModelError(fault_list(f"the study {name!r} in {where!r} is another one:", faults, remedy))
+
+
+def search_differences(before: Mapping[str, Any], now: Mapping[str, Any], *, moved: Collection[str] = ()) -> list[str]:
+    """Return how two records of a search differ, in words; an option that an earlier version did not have counts as its default.
+
+    Args:
+        before: The earlier record, in JSON's form; ``options`` are those of all trials.
+        now: The present one.
+        moved: Options of which nothing is said.
+    """
+    options = [dict(one.get("options") or {}) for one in (before, now)]
+    theirs, ours = ({name: value for name, value in one.items() if name not in moved} for one in options)
+    rest = [{name: value for name, value in one.items() if name != "options"} for one in (before, now)]
+    odd = [line.removeprefix("search.") for line in record_differences("search", *rest)]
+    return odd + option_differences(ours, theirs)
 
 
 def suggested(trial: Any, space: Space) -> dict[str, Any]:

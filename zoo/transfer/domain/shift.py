@@ -17,6 +17,7 @@ from zoo.engine.loading.sources import reads
 from zoo.errors import DataError, OptionError, count, examples
 from zoo.models.task_model import TaskModel
 from zoo.select.audit.findings.drift import MOST, told_apart
+from zoo.tasks.labels.names import is_number
 
 RARE = 0.1  # of an equal share, below which the predictions say that a class is missing in the target
 UNSURE, MANY = 0.05, 0.5  # quantile of the source's confidence, and share of the target below it that says that classes are new
@@ -63,7 +64,7 @@ def named_differences(model: TaskModel, classes: Sequence[str], target: Any) -> 
     """Return how the class names of a target that has some differ from those of the source; labels of samples are not used.
 
     Folders within an unlabelled folder are read as class names too, so names of which the source has none are one line. Labels that
-    were given otherwise, such as in a table, are those of other classes.
+    were given otherwise, such as in a table, are those of other classes, unless they are indices of the source's.
 
     Args:
         model: The model, which says how the samples are read.
@@ -74,8 +75,10 @@ def named_differences(model: TaskModel, classes: Sequence[str], target: Any) -> 
         DataError: If the target has labels, and none is a class of the source.
     """
     try:
-        names = open_data(target, reads=reads(model)).classes
+        names = open_data(target, task=model.task, reads=reads(model)).classes
     except (DataError, OptionError):  # labels of another kind, which are not wanted here
+        return []
+    if _are_indices(names, classes):
         return []
     if names and not {*names} & {*classes}:
         found = f"no name of the target is a class of the source: {examples(names)}"
@@ -89,6 +92,11 @@ def named_differences(model: TaskModel, classes: Sequence[str], target: Any) -> 
     new, missing = [name for name in names if name not in classes], [name for name in classes if name not in names]
     lines = [f"the target names {count(len(new), 'class')} that the source lacks: {examples(new)} (open set)"] if new else []
     return lines + ([f"the target lacks {len(missing)} classes of the source: {examples(missing)} (partial)"] if missing and names else [])
+
+
+def _are_indices(names: Sequence[str], classes: Sequence[str]) -> bool:
+    """Return whether names of classes, as text, are indices of classes that are not numbers themselves."""
+    return not any(map(is_number, classes)) and all(name.isdecimal() and int(name) < len(classes) for name in names)
 
 
 def _is_folder(source: Any) -> bool:
