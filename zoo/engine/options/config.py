@@ -151,7 +151,7 @@ class Config(BaseModel):
         Switch | None,
         Option(
             "fit the biases of a linear head anew after tuning, on the images as they are, where they were augmented",
-            "for at most [200 samples](defaults.md#augmented-views-shift-the-head)",
+            "for at most [40 samples](defaults.md#augmented-views-shift-the-head)",
             shards=False,
         ),
     ] = None

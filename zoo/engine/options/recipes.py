@@ -12,7 +12,7 @@ from zoo.tasks.find import find_task
 
 LEAST_STEPS = 300  # of tuning; see docs/defaults.md
 FEW_SAMPLES, FEW_SHARE = 16, 0.75  # up to which, and the share of the tuned values in the result then; see docs/defaults.md
-REFIT_SAMPLES = 200  # up to which biases are fitted anew after tuning on augmented images; see docs/defaults.md
+REFIT_SAMPLES = 40  # up to which biases are fitted anew after tuning on augmented images; see docs/defaults.md
 
 # Factor on the learning rate and meaning of each kind of parameters beside those of the backbone, which stay as they are.
 _ADDED = {
