@@ -26,6 +26,7 @@ from zoo.engine.rundir import checkpoint, checkpoint_writer
 from zoo.engine.rundir.run_folder import Run
 from zoo.engine.train import fit as fit_module
 from zoo.engine.train import run_parts, trainer
+from zoo.engine.train.record import _objective_differences
 from zoo.errors import InterruptedRunError, OptionError, OutputExistsError, SavedModelError, TrainingError
 
 OPTIONS: dict[str, Any] = {"recipe": "lp-ft", "epochs": 4, "batch_size": 8, "lr": 1e-2}
@@ -407,3 +408,10 @@ def test_a_resume_at_another_thread_count_is_told(tmp_path: Path, caplog: pytest
     finally:
         torch.set_num_threads(threads)
     assert "threads" in caplog.text
+
+
+def test_an_objective_goes_on_whose_options_had_other_names_in_earlier_versions() -> None:
+    before, now = ({"name": "mae", name: 0.75, "decoder_depth": 2} for name in ("hidden_share", "mask_ratio"))
+    assert not _objective_differences(before, now)
+    assert _objective_differences(before, now | {"mask_ratio": 0.5}) == ["the objective mae.mask_ratio was 0.75 and is 0.5"]
+    assert _objective_differences(before | {"name": "own"}, now | {"name": "own"})

@@ -45,7 +45,7 @@ def test_each_fold_searches_without_its_held_out_samples_and_is_measured_on_them
     assert (again.folds, again.chosen) == (found.folds, found.chosen)
     with pytest.raises(SavedModelError, match=r"folds was 2 and is 3"):
         zoo.select.tune_nested(model(), DATA, folds=3, out=found.dir, resume=True, **FIT)
-    with pytest.raises(SavedModelError, match=r"(?s)options.batch_size was 8 and is 4.*trials was 2 and is 3"):
+    with pytest.raises(SavedModelError, match=r"(?s)batch_size was 8 and is 4.*trials was 2 and is 3"):
         zoo.select.tune_nested(model(), DATA, folds=2, out=found.dir, resume=True, **FIT | {"trials": 3, "batch_size": 4})
 
 

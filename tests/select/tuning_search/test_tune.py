@@ -159,7 +159,7 @@ def test_an_option_that_an_earlier_version_did_not_have_counts_as_its_default() 
     assert not search_differences(before, {"backbone": "toy/net", "options": options})
     given = options | {"seed": 1, "refit_bias": True, "l2_sp": 0.2}
     found = search_differences(before, {"backbone": "toy/other", "options": given}, moved={"l2_sp"})
-    assert found == ["backbone was 'toy/net' and is 'toy/other'", "seed was 0 and is 1", "refit_bias was False and is True"]
+    assert found == ["seed was 0 and is 1", "refit_bias was False and is True", "backbone was 'toy/net' and is 'toy/other'"]
 
 
 def test_a_study_of_another_program_is_left_alone(tmp_path: Path) -> None:

@@ -127,3 +127,8 @@ def test_what_cannot_be_trained_is_refused_before_it_begins(tmp_path: Path, monk
     monkeypatch.delenv("WORLD_SIZE")
     with pytest.raises(DataError, match="1 sample each"):
         fit(tmp_path / "c", model, pictures(range(12), 1, 0), False, objective=Maml())
+
+
+def test_a_run_of_an_earlier_version_has_the_shots_of_today() -> None:
+    assert Maml().describe()["shots"] == 5
+    assert Maml(shots=2).describe()["shots"] == 2

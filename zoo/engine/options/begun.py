@@ -14,6 +14,9 @@ from zoo.engine.options.recipes import default_recipe, earlier_default
 from zoo.tasks.find import find_task
 from zoo.util.differences import record_differences
 
+# Options of objectives that had another name in earlier versions, by the name of the objective.
+_RENAMED = {"mae": {"hidden_share": "mask_ratio"}, "mlm": {"share": "mask_ratio"}, "simclr": {"projected": "projection_dim"}}
+
 
 def began_validated(folder: str | Path | None) -> bool:
     """Return whether the run in a folder has validation data in its record, so that it goes on with them.
@@ -66,6 +69,12 @@ def _with_recipe(config: Config, theirs: Mapping[str, Any], task: str) -> Config
     if "solve_head" in theirs:
         return config.model_copy(update={"recipe": recipe})
     return config.model_copy(update={"recipe": recipe, "solve_head": False, "epochs": config.epochs or recipe.epochs})
+
+
+def objective_as_begun(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an objective as the record of a run describes it, with the names that its options have today."""
+    names = _RENAMED.get(described["name"], {})
+    return {names.get(option, option): value for option, value in described.items()}
 
 
 def option_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from zoo.engine.loading.sources import summary
-from zoo.engine.options.begun import option_differences
+from zoo.engine.options.begun import objective_as_begun, option_differences
 from zoo.engine.rundir.checkpoint import Checkpoint, read_newest
 from zoo.engine.rundir.run_folder import FINISHED, environment
 from zoo.engine.train.job import Job, Tables
@@ -92,7 +92,7 @@ def checkpoint_to_resume(folder: Path, record: dict[str, Any]) -> Checkpoint | N
 def _objective_differences(before: Any, now: Any) -> list[str]:
     """Return how the objectives of two records differ, in words."""
     if isinstance(before, dict) and isinstance(now, dict) and before["name"] == now["name"]:
-        return record_differences(f"the objective {now['name']}", before, now)
+        return record_differences(f"the objective {now['name']}", objective_as_begun(before), now)
     began, resumed = (
         f"the objective {one['name']}" if isinstance(one, dict) else "objective=" if one else "no objective=" for one in (before, now)
     )

@@ -144,7 +144,7 @@ def search_differences(before: Mapping[str, Any], now: Mapping[str, Any], *, mov
     theirs, ours = ({name: value for name, value in one.items() if name not in moved} for one in options)
     rest = [{name: value for name, value in one.items() if name != "options"} for one in (before, now)]
     odd = [line.removeprefix("search.") for line in record_differences("search", *rest)]
-    return odd + option_differences(ours, theirs)
+    return option_differences(ours, theirs) + odd
 
 
 def suggested(trial: Any, space: Space) -> dict[str, Any]:

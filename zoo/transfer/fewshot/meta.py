@@ -207,6 +207,10 @@ class Maml(Method):
         if faults:
             raise OptionError(fault_list("Maml cannot train like this:", faults))
 
+    def describe(self) -> dict[str, Any]:
+        """Return the name and the options as plain data, ``shots`` as the number in use, which earlier versions recorded."""
+        return super().describe() | {"shots": self.shots or SHOTS}
+
     def __call__(self, base: Supervised) -> MamlObjective:
         """Return the objective of a run.
 
