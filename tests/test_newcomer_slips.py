@@ -313,3 +313,33 @@ def test_the_name_of_a_backbone_in_place_of_a_run_is_told_as_such(tmp_path: Path
             call()
     with pytest.raises(zoo.ZooError, match="there is no folder 'zoo/glyphnett'"):
         zoo.load("zoo/glyphnett")
+
+
+def test_two_numbers_are_typed_with_a_comma(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import PIL.Image
+
+    for number, pixels in enumerate(images(12)[0]):
+        (tmp_path / "data" / NAMES[number % 2]).mkdir(parents=True, exist_ok=True)
+        PIL.Image.fromarray(pixels).save(tmp_path / "data" / NAMES[number % 2] / f"{number}.png")
+    words = ["zoo/glyphnet", str(tmp_path / "data"), "--recipe", "linear-probe", "--image-size", "24,32"]
+    assert run_zoo(["train", *words, "--quiet", "--out", str(tmp_path / "run")], capsys)[0] == 0
+    assert zoo.load(tmp_path / "run").inputs.size == (24, 32)
+    for size, fault in (("24x32", "'24x32' is no number of pixels"), ("1,2,3", "'1,2,3' has 3 numbers")):
+        code, told = run_zoo(["eval", "run", "data", "--image-size", size], capsys)
+        assert code == 2
+        assert fault in told
+        assert "height and width such as 224,320" in told
+    code, told = run_zoo(["plan", *words, "--set", "window=40"], capsys)
+    assert code == 2
+    assert "must be two numbers (centre, width)" in told
+
+
+def test_a_window_reads_as_typed_and_a_wrong_number_is_named() -> None:
+    from zoo.engine.options.recipes import resolve_recipe
+    from zoo.engine.options.resolve import resolve
+
+    assert resolve("linear-probe", {"window": "40, 400"}).window == (40, 400)
+    with pytest.raises(OptionError, match="is 'x'"):
+        resolve("linear-probe", {"window": "40,x"})
+    with pytest.raises(OptionError, match="did you mean 'auto'"):
+        resolve_recipe("autos")

@@ -93,6 +93,17 @@ def test_d1_all_files_that_cannot_be_read_are_counted_and_named_after_the_first(
     assert all(f"{name}.png" in told for name in ("green/001", "green/002", "red/003"))
 
 
+def test_d1_a_reason_that_all_files_share_is_told_once(tmp_path: Path) -> None:
+    rows = [str(tmp_path / f"{number}.nii.gz") for number in range(6)]
+    for row in rows:
+        Path(row).touch()
+    with pytest.raises(CorruptInputError) as caught:
+        model().fit((rows, ["red", "green", "blue"] * 2), valid=False, out=tmp_path / "run", workers=0, **OPTIONS)
+    told = str(caught.value).split("6 of 6 samples cannot be read: ")[1]
+    assert "3.nii.gz', … (2 more); each is a volume" in told
+    assert told.count("is a volume") == 1
+
+
 def test_d1_of_500_files_exactly_the_five_that_are_corrupt_are_skipped_and_again_on_resume(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

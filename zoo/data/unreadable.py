@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ from zoo.errors import CorruptInputError, DataError, OptionError, ZooError, coun
 log = logging.getLogger("zoo")
 SECONDS = 10.0  # for which further files are looked at after one that cannot be read
 _LOOKED_AT = 64  # files at once
+_NAMED = re.compile(r"('[^']*'|row \d+) (.*)", re.DOTALL)  # a cause: the culprit, then the reason
 
 
 def drop_corrupt(
@@ -101,7 +103,12 @@ def all_corrupt(tables: Sequence[Table], *, window: WindowLevel | None = None, c
     if len(causes) < 2:
         return ""
     total = sum(map(len, tables))
-    return f"{len(causes)} of {'' if seen == total else 'the first '}{count(seen, 'sample')} cannot be read: {examples(causes)}"
+    number = f"{len(causes)} of {'' if seen == total else 'the first '}{count(seen, 'sample')} cannot be read"
+    named = [_NAMED.fullmatch(cause) for cause in causes]
+    reasons = {match[2] if match else "" for match in named}
+    if len(reasons) == 1 and (reason := reasons.pop()):
+        return f"{number}: {examples([match[1] for match in named if match])}; each {reason}"
+    return f"{number}: {examples(causes)}"
 
 
 def _causes(table: Table, window: WindowLevel | None, channels: int) -> dict[int, str]:

@@ -16,6 +16,7 @@ from zoo.errors import did_you_mean
 from zoo.util.typed_words import join_names
 
 T = TypeVar("T")
+_SIZES = "give one such as 224, or height and width such as 224,320"
 Commands = Any  # argparse keeps the class of its subparsers private
 
 
@@ -94,6 +95,14 @@ def whole_or_auto(word: str) -> int | str:
 def number_or_auto(word: str) -> float | str:
     """Read a number, or the word auto."""
     return "auto" if word.lower() == "auto" else _read(float, word, "neither a number nor auto")
+
+
+def pixels(word: str) -> int | tuple[int, ...]:
+    """Read the size of images: ``224``, or ``224,320`` for height and width."""
+    sides = [_read(int, side, f"no number of pixels; {_SIZES}") for side in word.split(",")]
+    if len(sides) > 2:
+        raise argparse.ArgumentTypeError(f"{word!r} has {len(sides)} numbers; {_SIZES}")
+    return tuple(sides) if len(sides) == 2 else sides[0]
 
 
 def _read(kind: Callable[[str], T], word: str, fault: str) -> T:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from zoo.cli.arguments.parser import pixels
 from zoo.declare import OVERFLOWS
 
 QUOTED = """; a name with a comma is quoted as in CSV: '"A, small",B'"""  # of names joined by commas
@@ -21,7 +22,12 @@ def pass_options(command: argparse.ArgumentParser, *, skips: bool = True) -> Non
     command.add_argument("--root", metavar="DIR", help="folder of the files that a table names, with or without their endings")
     command.add_argument("--columns", help="own names of a table's columns: file_name=file,group=patient_id")
     command.add_argument("--window", metavar="C,W", help="centre and width through which scans are shown, such as 40,400")
-    command.add_argument("--image-size", type=int, metavar="N", help="pixels of the images, where they differ from the model's")
+    command.add_argument(
+        "--image-size",
+        type=pixels,
+        metavar="S",
+        help="pixels of the images, one number or height and width, where they differ from the model's",
+    )
     command.add_argument("--overflow", choices=OVERFLOWS, help="what becomes of texts that are too long, where it differs from the model's")
     command.add_argument("--batch-size", type=int, metavar="N", help="samples per forward")
     if skips:

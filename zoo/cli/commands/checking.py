@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli.arguments.parser import Commands
+from zoo.cli.arguments.parser import Commands, pixels
 from zoo.cli.commands.training import DATA
 from zoo.cli.output.stdout import Output, show_log
 from zoo.cli.output.terminal import terminal_width
@@ -37,7 +37,7 @@ def register(commands: Commands) -> None:
     add("--uncertain", choices=("mask", "positive", "negative"), help="what a label of -1 counts as")
     add("--root", metavar="DIR", help="folder of the files that a table names")
     add("--window", metavar="C,W", help="centre and width through which scans are shown, such as 40,400")
-    add("--image-size", type=int, metavar="N", help="pixels of the images that the backbone reads")
+    add("--image-size", type=pixels, metavar="S", help="pixels, one number or height and width, of the images that the backbone reads")
     add("--batch-size", type=int, metavar="N", help="samples per forward of the backbone")
     add("--seed", type=int, default=0, metavar="N", help="seed of folds and samples")
     text = "where to write check.json and check.html, and what a check that goes on or is repeated need not compute again"

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli.arguments.parser import Commands, number_or_auto, whole_or_auto
+from zoo.cli.arguments.parser import Commands, number_or_auto, pixels, whole_or_auto
 from zoo.cli.arguments.pass_options import QUOTED
 from zoo.cli.job import find_declared, job_of
 from zoo.cli.launch import launch_ranks
@@ -33,7 +33,7 @@ WITH_OPTIONS = ("train", "plan", "cv", "tune", "adapt-domain")  # commands that 
 SWITCH = "-"  # placeholder of flags without a value
 # Parsers of flags whose values are not text.
 PARSE: Mapping[str, Callable[[str], Any]] = MappingProxyType(
-    {"epochs": int, "batch_size": whole_or_auto, "lr": number_or_auto, "image_size": int, "seed": int}
+    {"epochs": int, "batch_size": whole_or_auto, "lr": number_or_auto, "image_size": pixels, "seed": int}
 )
 RECIPES = "layer-decay (default), linear-probe, lp-ft, full, top, gradual, lora, bitfit"
 VALID = "data to choose the best epoch by; else a split of DATA, else 20 %% held out (none of up to 16 samples)"

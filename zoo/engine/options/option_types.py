@@ -63,9 +63,11 @@ def no_text(value: Any) -> Any:
 
 
 def pair_of(meaning: str) -> Callable[[Any], Any]:
-    """Return a validator that raises unless a value is a list of two, such as "low, high"."""
+    """Return a validator that takes a list of two, such as "low, high", or ``40,400`` as typed on the command line."""
 
     def check(value: Any) -> Any:
+        if isinstance(value, str):
+            value = tuple(map(str.strip, value.split(",")))
         if not isinstance(value, (list, tuple)) or len(value) != 2:
             raise ValueError(f"must be two numbers ({meaning})")
         return value

@@ -121,7 +121,8 @@ def resolve_recipe(recipe: str | Recipe) -> Recipe:
         )
     if recipe not in RECIPES:
         known = f"{', '.join(RECIPES)}, and auto, which tries several"
-        raise OptionError(f"there is no recipe {recipe!r}{did_you_mean(str(recipe), RECIPES)}; the recipes are: {known}")
+        near = did_you_mean(str(recipe), [*RECIPES, "auto"])
+        raise OptionError(f"there is no recipe {recipe!r}{near}; the recipes are: {known}")
     return RECIPES[recipe]
 
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from zoo.cli.arguments.parser import Commands
+from zoo.cli.arguments.parser import Commands, pixels
 from zoo.cli.output.stdout import Output, show_log
 from zoo.cli.output.wording import as_typed
 from zoo.engine.runtime.signals import ending_early
@@ -31,7 +31,7 @@ def register(commands: Commands) -> None:
     add("--set", metavar="KEY=VALUE", action="append", help="an option of the run or of the method, such as temperature=0.2")
     add("--quiet", action="store_true", help="no progress")
     add("--json", action="store_true", help="one JSON document with the result")
-    for flag, kind in (("--epochs", int), ("--batch-size", int), ("--lr", float), ("--image-size", int), ("--seed", int)):
+    for flag, kind in (("--epochs", int), ("--batch-size", int), ("--lr", float), ("--image-size", pixels), ("--seed", int)):
         add(flag, type=kind, metavar="N", help="as for train")
     command.set_defaults(run=pretrain)
 

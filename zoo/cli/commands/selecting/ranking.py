@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.cli.arguments.parser import Commands, Parser
+from zoo.cli.arguments.parser import Commands, Parser, pixels
 from zoo.cli.commands.listing import number
 from zoo.cli.commands.training import DATA, add_arguments, add_option_flags, train
 from zoo.cli.output.stdout import Output, format_parameters, show_log, table
@@ -57,7 +57,7 @@ def register(commands: Commands) -> None:
 
 
 _READING = (
-    ("--image-size", int, "height and width in pixels, where they differ from the backbones' own"),
+    ("--image-size", pixels, "pixels, one number or height and width, where they differ from the backbones' own"),
     ("--max-length", int, "tokens of a text, where they differ from the backbones' own"),
     ("--device", str, "auto, cpu, cuda or mps"),
     ("--seed", int, "seed of the folds"),
@@ -175,8 +175,8 @@ def _train(options: argparse.Namespace, found: Ranking, out: Output) -> None:
     add_option_flags(parser)
     words: list[Any] = [found.best.folder or found.best.name, options.data, "--task", options.task, "--out", found.dir / "train"]
     for name in ("valid", "image_size", "seed", "columns"):
-        if getattr(options, name) is not None:
-            words += [f"--{name.replace('_', '-')}", getattr(options, name)]
+        if (value := getattr(options, name)) is not None:
+            words += [f"--{name.replace('_', '-')}", ",".join(map(str, value)) if isinstance(value, tuple) else value]
     unflagged = [f"{name}={getattr(options, name)}" for name in ("max_length", "device") if getattr(options, name) is not None]
     for pair in (*unflagged, *(options.set or ())):
         words += ["--set", pair]
