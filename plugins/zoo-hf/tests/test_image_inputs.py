@@ -37,7 +37,7 @@ def declared(path: Path, processor: dict[str, Any] | None) -> zoo.Image:
         ("dinov3_vit", {"size": {"height": 48, "width": 48}, "do_center_crop": None, "resample": None}, 48, 1.0, "bilinear"),
         ("hiera", {"size": {"shortest_edge": 80}, "do_center_crop": True, "crop_size": {"height": 64, "width": 64}}, 64, 0.8, "bicubic"),
         ("clip_vision_model", None, 32, 1.0, "bicubic"),
-        ("swin", {"size": 64}, 64, 1.0, "bicubic"),
+        ("swin", {"size": 64}, 64, 1.0, "bilinear"),
         ("segformer", {"size": {"height": 48, "width": 40}, "do_reduce_labels": False}, (48, 40), 1.0, "bilinear"),
     ],
 )

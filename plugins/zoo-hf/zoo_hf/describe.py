@@ -13,6 +13,7 @@ from zoo_hf.family import Family
 from zoo_hf.image_inputs import features as image_features
 from zoo_hf.image_inputs import image
 from zoo_hf.image_inputs import own_pooling as pools_images
+from zoo_hf.image_processor import check as check_processor
 from zoo_hf.source import Source, license_of, read_json, read_table
 
 TOKENIZER = "zoo_hf.tokenizer:open_tokenizer"
@@ -68,6 +69,7 @@ def from_source(name: str, source: Source) -> zoo.BackboneSpec:
     weights = source.weights(below, license_of(source))
     if family.reads == "image":
         processor = image_processor(source, composite=family.composite)
+        check_processor(name, family, processor)
         pair = pair_of(name, config, stated, files=source.files, padding=padding_token(source)) if config != stated else None
         return described(name, config, weights=weights, processor=processor, pair=pair)
     limit = read_table(source, below + "sentence_bert_config.json").get("max_seq_length")

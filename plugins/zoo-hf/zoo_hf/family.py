@@ -64,11 +64,13 @@ class Family:
         names: Rules from names in published files to names in the module.
         sequence: The home library's classifier of whole inputs, where it can be a head of ours.
         tokens: Its classifier of tokens, likewise.
+        processor: Class of transformers that prepares the family's images, without the ``ImageProcessor`` at its end, such as ``ViT``;
+            where a repository does not name it, its defaults fill what preprocessor_config.json leaves out.
         mean: Mean and standard deviation per channel of the images that the family expects by default.
         std: See ``mean``.
         resample: Interpolation of the resize, likewise.
         crop: Share of the resized image that the centre crop keeps, likewise.
-        uncropped: Pixels from which on images are resized to the square without a crop; 0 where there is no such size.
+        uncropped: Pixels from which on both edges are resized and nothing is cropped; 0 where there is no such size.
         fixed: Options of the configuration that a backbone always has.
         preset: Options that it has, whatever the configuration tells, unless it is asked for others.
         defaults: Options where the configuration does not tell them, and the home library has no default.
@@ -104,6 +106,7 @@ class Family:
     names: tuple[tuple[str, str], ...] = NORM
     sequence: Home | None = None
     tokens: Home | None = TOKENS
+    processor: str = ""
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
     resample: str = "bilinear"

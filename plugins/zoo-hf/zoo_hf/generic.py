@@ -19,6 +19,7 @@ from zoo_hf.declared_families import declared, families, towers
 from zoo_hf.family import Family
 from zoo_hf.generic_probe import changes_nothing, first_runs, leading_tokens
 from zoo_hf.image_inputs import native_size
+from zoo_hf.image_processor import PROCESSORS, stem
 
 REMEDY = "declare its layer groups: zoo_hf.register(model_type, zoo_hf.Family(layers=…)), see the README of zoo-hf"
 
@@ -71,6 +72,11 @@ def _of_images(model_type: str, config: Any, kind: Any) -> Family:
     extra = leading_tokens(features, config) - registers
     if extra < 0:
         raise _refusal(model_type, "it does not return one vector per patch of an image")
+    named = _processor(model_type)
+    prepared: dict[str, Any] = {}
+    if kind_of_images := PROCESSORS.get(named):
+        mean, std = kind_of_images.values
+        prepared = {"processor": named, "mean": mean, "std": std, "resample": kind_of_images.resample}
     return Family(
         layers="zoo_hf.generic:layers",
         reads="image",
@@ -80,7 +86,16 @@ def _of_images(model_type: str, config: Any, kind: Any) -> Family:
         default_width=config.hidden_size,
         interpolates="interpolate_pos_encoding" in inspect.signature(kind.forward).parameters,
         tokens=None,
+        **prepared,
     )
+
+
+def _processor(model_type: str) -> str:
+    """Return the class of image processors that transformers has for a ``model_type``, without its ``ImageProcessor``; empty for none."""
+    from transformers.models.auto import image_processing_auto
+
+    classes: dict[str, str | None] = vars(image_processing_auto)["IMAGE_PROCESSOR_MAPPING_NAMES"].get(model_type) or {}
+    return next((stem({"image_processor_type": name}) for name in classes.values() if name), "")
 
 
 def _misfit(config: Any, kind: Any) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from zoo_hf import image_processor
 from zoo_hf.family import LINEAR, POOLED, Family, Groups, Home
 
 VIT: Groups = {"embeddings": "embeddings", "layer": ["layers.*", "layernorm"]}
@@ -18,8 +19,8 @@ SWIN: Groups = {"embeddings": "embeddings", "stage": ["encoder.layers.*", "layer
 HIERA: Groups = {"embeddings": "embeddings", "stage": ["encoder.stages.*", "pooler?"]}
 CONVNEXT: Groups = {"embeddings": "embeddings", "stage": ["encoder.stages.*", "layernorm"]}
 
-IMAGENET: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-OPENAI: dict[str, Any] = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
+IMAGENET: dict[str, Any] = dict(zip(("mean", "std"), image_processor.IMAGENET, strict=True))
+OPENAI: dict[str, Any] = dict(zip(("mean", "std"), image_processor.OPENAI, strict=True))
 
 # (published, module): the home library renamed the parts of its layers, and still writes files with the older names.
 ATTENTION = (
@@ -78,7 +79,16 @@ def _image(layers: Groups, prefix: str, parts: tuple[tuple[str, str], ...] = (),
 
 def _dinov2(prefix: str, registers: int = 0) -> Family:
     # Their classifier reads the class token beside the mean of the patches, which no head of ours does.
-    return _image(DINOV2, prefix, names=DINOV2_NAMES, registers=registers, resample="bicubic", fixed={"use_mask_token": False}, **IMAGENET)
+    return _image(
+        DINOV2,
+        prefix,
+        names=DINOV2_NAMES,
+        registers=registers,
+        processor="Bit",
+        resample="bicubic",
+        fixed={"use_mask_token": False},
+        **IMAGENET,
+    )
 
 
 def _convnext(prefix: str) -> Family:
@@ -90,6 +100,7 @@ def _convnext(prefix: str) -> Family:
         pooler="always",
         class_tokens=0,
         sequence=ONLY,
+        processor="ConvNext",
         resample="bicubic",
         crop=0.875,
         uncropped=384,
@@ -98,7 +109,8 @@ def _convnext(prefix: str) -> Family:
 
 
 def _swin(prefix: str, parts: tuple[tuple[str, str], ...] = (), **more: Any) -> Family:
-    return _image(SWIN, prefix, parts, width="embed_dim", class_tokens=0, sequence=AVERAGE, resample="bicubic", **IMAGENET, **more)
+    prepared = {"processor": "ViT", "resample": "bicubic", **IMAGENET}
+    return _image(SWIN, prefix, parts, width="embed_dim", class_tokens=0, sequence=AVERAGE, **prepared, **more)
 
 
 def _tower(composite: str, **more: Any) -> Family:
@@ -108,11 +120,26 @@ def _tower(composite: str, **more: Any) -> Family:
 
 
 IMAGE: Mapping[str, Family] = {
-    "beit": _image(BEIT, "beit", BEIT_PARTS, pooler="default", sequence=POOLED, resample="bicubic", fixed={"use_mask_token": False}),
-    "clip_vision_model": _tower("clip", names=((r"^visual_projection\.", "projection."),), projected="projection_dim", **OPENAI),
+    "beit": _image(
+        BEIT, "beit", BEIT_PARTS, pooler="default", sequence=POOLED, processor="Beit", resample="bicubic", fixed={"use_mask_token": False}
+    ),
+    "clip_vision_model": _tower(
+        "clip", processor="CLIP", names=((r"^visual_projection\.", "projection."),), projected="projection_dim", **OPENAI
+    ),
     "convnext": _convnext("convnext"),
     "convnextv2": _convnext("convnextv2"),
-    "deit": _image(VIT, "deit", VIT_PARTS, class_tokens=2, sequence=TOKEN, resample="bicubic", crop=0.875, interpolates=True, **IMAGENET),
+    "deit": _image(
+        VIT,
+        "deit",
+        VIT_PARTS,
+        class_tokens=2,
+        sequence=TOKEN,
+        processor="DeiT",
+        resample="bicubic",
+        crop=0.875,
+        interpolates=True,
+        **IMAGENET,
+    ),
     "dinov2": _dinov2("dinov2"),
     "dinov2_with_registers": _dinov2("dinov2_with_registers", registers=4),
     # The class token is the mean of the map, normalised together with it.
@@ -121,9 +148,10 @@ IMAGE: Mapping[str, Family] = {
         "",
         names=((r"^stages\.", "model.stages."),),
         width="hidden_sizes",
+        processor="DINOv3ViT",
         **IMAGENET,
     ),
-    "dinov3_vit": _image(DINOV3, "", names=((r"^layer\.", "model.layer."),), default_width=384, **IMAGENET),
+    "dinov3_vit": _image(DINOV3, "", names=((r"^layer\.", "model.layer."),), default_width=384, processor="DINOv3ViT", **IMAGENET),
     "hiera": _image(
         HIERA,
         "hiera",
@@ -131,12 +159,13 @@ IMAGE: Mapping[str, Family] = {
         pooler="default",
         class_tokens=0,
         sequence=POOLED,
+        processor="Bit",
         resample="bicubic",
         crop=0.875,
         interpolates=True,
         **IMAGENET,
     ),
-    "ijepa": _image(VIT, "ijepa", VIT_PARTS, class_tokens=0, sequence=AVERAGE, interpolates=True),
+    "ijepa": _image(VIT, "ijepa", VIT_PARTS, class_tokens=0, sequence=AVERAGE, processor="ViT", interpolates=True),
     "segformer": _image(
         {"stage": "stages.*"},
         "segformer",
@@ -149,9 +178,10 @@ IMAGE: Mapping[str, Family] = {
         class_tokens=0,
         sequence=AVERAGE,
         fixed={"reshape_last_stage": True},
+        processor="Segformer",
         **IMAGENET,
     ),
-    "siglip_vision_model": _tower("siglip", class_tokens=0, pooler_field="vision_use_head"),
+    "siglip_vision_model": _tower("siglip", processor="Siglip", class_tokens=0, pooler_field="vision_use_head"),
     # Images of any shape, as patches with their places; here all of a batch have one shape. It has no classifier that opens pixels.
     "siglip2_vision_model": _image(
         CLIP,
@@ -161,6 +191,7 @@ IMAGE: Mapping[str, Family] = {
         pooler_field="vision_use_head",
         class_tokens=0,
         patches=256,
+        processor="Siglip2",
     ),
     "swin": _swin(
         "swin",
@@ -170,7 +201,7 @@ IMAGE: Mapping[str, Family] = {
         interpolates=True,
     ),
     "swinv2": _swin("swinv2"),
-    "vit": _image(VIT, "vit", VIT_PARTS, sequence=TOKEN, interpolates=True),
+    "vit": _image(VIT, "vit", VIT_PARTS, sequence=TOKEN, processor="ViT", interpolates=True),
     # It has no classifier of its own; its masking is off, so the order of the patches is kept.
-    "vit_mae": _image(VIT, "vit", VIT_PARTS, interpolates=True, fixed={"mask_ratio": 0.0}, **IMAGENET),
+    "vit_mae": _image(VIT, "vit", VIT_PARTS, processor="ViT", interpolates=True, fixed={"mask_ratio": 0.0}, **IMAGENET),
 }

@@ -8,8 +8,7 @@ from typing import Any
 
 import zoo
 from zoo_hf.family import Family
-
-RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # as Pillow counts
+from zoo_hf.image_processor import RESAMPLE, geometry, processor_of
 
 
 def width(family: Family, config: Mapping[str, Any]) -> int:
@@ -35,40 +34,38 @@ def features(family: Family, config: Mapping[str, Any]) -> zoo.Features:
 
 
 def image(family: Family, config: Mapping[str, Any], processor: Mapping[str, Any]) -> zoo.Image:
-    """Return the input that an image processor's configuration describes; the family's own where there is none."""
-    size, crop = _geometry(family, config, processor)
+    """Return the input that an image processor's configuration describes; the family's own where there is none.
+
+    What the configuration leaves out is as the processor's class has it.
+    """
+    size, crop, squash = geometry(family, _own_size(family, config, processor), processor)
     channels = int(config.get("num_channels") or len(family.mean))
-    mean = processor.get("image_mean") or _per_channel(family.mean, channels)
-    std = processor.get("image_std") or _per_channel(family.std, channels)
+    kind = processor_of(family, processor) if processor else None
+    values, resample = (kind.values, kind.resample) if kind else ((family.mean, family.std), family.resample)
+    mean = _per_channel(processor.get("image_mean"), values[0], channels)
+    std = _per_channel(processor.get("image_std"), values[1], channels)
     if processor.get("do_normalize") is False:
         mean, std = [0.0] * len(mean), [1.0] * len(std)
     scale = _scale(processor)
-    interpolation = RESAMPLE.get(processor.get("resample"), family.resample)  # type: ignore[arg-type]  # None has no entry
     return zoo.Image(
         size=size,
         mean=tuple(value / scale for value in mean),
         std=tuple(value / scale for value in std),
-        interpolation=interpolation,
+        interpolation=RESAMPLE.get(processor.get("resample"), resample),  # type: ignore[arg-type]  # None has no entry
         crop=crop,
+        squash=squash,
     )
 
 
-def _geometry(family: Family, config: Mapping[str, Any], processor: Mapping[str, Any]) -> tuple[tuple[int, int], float]:
-    """Return the size in pixels and the share of the resized image that the centre crop keeps."""
-    resized = _size(processor.get("size")) or _size(config.get("image_size")) or _grid(family, config) or (224, 224)
-    cropped = _size(processor.get("crop_size")) if processor.get("do_center_crop") else None
-    if cropped:
-        return cropped, min(1.0, cropped[0] / resized[0])
-    # Otherwise the size is that of the crop.
-    share = processor.get("crop_pct") or (1.0 if "do_center_crop" in processor else family.crop)
-    return resized, 1.0 if family.uncropped and min(resized) >= family.uncropped else min(1.0, float(share))
-
-
-def _grid(family: Family, config: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Return the size in pixels of a square of as many patches as the position embeddings were trained on."""
+def _own_size(family: Family, config: Mapping[str, Any], processor: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the height and width in pixels that a model was built for; a square of as many patches where it takes any shape."""
+    stated = config.get("image_size")
+    if stated:
+        return (int(stated), int(stated)) if isinstance(stated, int) else (int(stated[0]), int(stated[1]))
     if not family.patches:
-        return None
-    side = math.isqrt(int(config.get("num_patches") or family.patches)) * int(config.get("patch_size") or 16)
+        return 224, 224
+    patches = processor.get("max_num_patches") or config.get("num_patches") or family.patches
+    side = math.isqrt(int(patches)) * int(config.get("patch_size") or 16)
     return side, side
 
 
@@ -79,19 +76,16 @@ def _scale(processor: Mapping[str, Any]) -> float:
     return 1.0 if abs(scale - 1) < 1e-6 else scale
 
 
-def _per_channel(values: Sequence[float], channels: int) -> Sequence[float]:
-    """Return one value per channel, as ``zoo.get(in_chans=…)`` has them: the average for one, in turn for more."""
-    return [sum(values) / len(values)] if channels == 1 else [values[index % len(values)] for index in range(channels)]
+def _per_channel(stated: Any, default: Sequence[float], channels: int) -> Sequence[float]:
+    """Return one value per channel: those stated, one number for all, or the default.
 
-
-def _size(told: Any) -> tuple[int, int] | None:
-    """Return height and width of what configurations call a size: a number, a pair, or a table."""
-    if isinstance(told, Mapping):
-        edge = told.get("shortest_edge")
-        told = (told.get("height") or edge, told.get("width") or edge)
-    if isinstance(told, int):
-        told = (told, told)
-    return (int(told[0]), int(told[1])) if told and all(told) else None
+    Of the default these are, as ``zoo.get(in_chans=…)`` has them, the average for one channel, and the values in turn for more.
+    """
+    if isinstance(stated, int | float):
+        return [float(stated)] * channels
+    if stated:
+        return list(stated)
+    return [sum(default) / len(default)] if channels == 1 else [default[index % len(default)] for index in range(channels)]
 
 
 def native_size(config: Any) -> tuple[int, int]:
