@@ -166,7 +166,7 @@ def test_plugins_are_shown_with_what_they_give(run: Callable[..., Done]) -> None
         ("train x data --set epoch=3", ["did you mean 'epochs'"]),
         ("train x data --set epochs", ["key=value"]),
         ("train x data --lr nan", ["lr"]),
-        ("train x data --columns file_name", ["key=value"]),
+        ("train x data --columns file_name", ["ROLE=COLUMN"]),
     ],
 )
 def test_a_wrong_word_is_a_usage_error_with_the_nearest(line: str, facts: list[str], run: Callable[..., Done]) -> None:

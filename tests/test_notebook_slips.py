@@ -46,9 +46,9 @@ def test_names_in_the_place_of_a_number_are_sent_to_labels() -> None:
 @pytest.mark.parametrize(
     ("option", "value", "told"),
     [
-        ("image_size", "32", "image_size is '32'; it must be a number of pixels"),
+        ("image_size", "large", "image_size is 'large'; it must be a number of pixels"),
         ("image_size", (32,), "image_size is"),
-        ("workers", "2", "workers is '2'; it must be a whole number, 0 or more"),
+        ("workers", "two", "workers is 'two'; it must be a whole number, 0 or more"),
         ("workers", -1, "workers is -1"),
         ("device", torch.device("mps"), "device 'mps' is not available"),
     ],

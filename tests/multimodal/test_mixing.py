@@ -19,7 +19,7 @@ from tests.select.command_line import run
 from tests.toy_pair import pair_spec
 from zoo.data.texts.tokenizers import open_tokenizer
 from zoo.declare import Text
-from zoo.engine.inference.predict import predict_outputs
+from zoo.engine.inference.all_outputs import run_whole
 from zoo.engine.options.recipe import Phase, Recipe
 from zoo.errors import DataError, OptionError, SavedModelError
 from zoo.transfer import Fusion, fuse, load_fusion
@@ -223,10 +223,10 @@ def test_tuning_that_makes_held_out_rows_worse_leaves_the_start(
     devices: list[Any] = []
 
     def predicted(*given: Any, **options: Any) -> Any:
-        devices.append(options.get("device"))
-        return predict_outputs(*given, **options)
+        devices.append(given[-1].device)
+        return run_whole(*given, **options)
 
-    monkeypatch.setattr("zoo.transfer.fusion.training.predict_outputs", predicted)
+    monkeypatch.setattr("zoo.transfer.fusion.training.run_whole", predicted)
     train = agreement(folder, 32, TRAIN)
     train["label"] = ["ab"[row % 2] for row in range(len(train))]
     torch.manual_seed(3)

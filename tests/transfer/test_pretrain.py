@@ -211,7 +211,7 @@ def test_hidden_patches_are_reconstructed_where_the_others_tell_them_and_not_fro
 
 def test_texts_learn_to_predict_hidden_words(tmp_path: Path) -> None:
     backbone = zoo.get("toy/text", weights=False, dropout=0.0)
-    found = pretrain(backbone, sentences(120)[0], "mlm", out=tmp_path / "mlm", **(SHORT | {"epochs": 8, "lr": 1e-2, "share": 0.3}))
+    found = pretrain(backbone, sentences(120)[0], "mlm", out=tmp_path / "mlm", **(SHORT | {"epochs": 8, "lr": 1e-2, "mask_ratio": 0.3}))
     losses = [line["train_loss"] for line in found.run.history]
     assert losses[-1] < losses[0] - 1
     assert distance(zoo.get(tmp_path / "mlm"), found.backbone) == 0.0

@@ -93,7 +93,7 @@ def test_a_real_vision_transformer_equals_transformers(weights: Path, tmp_path: 
     path = weights / "vit_prenorm_cifar10" / "hf"
     classifier = AutoModelForImageClassification.from_pretrained(path).eval()
     backbone, x = zoo.get(path), torch.randn(2, 3, 32, 32)
-    assert backbone.spec.inputs == zoo.Image(size=32, interpolation="bilinear")
+    assert backbone.spec.inputs == zoo.Image(size=32, interpolation="bilinear", squash=True)
     with torch.no_grad():
         assert torch.equal(backbone.features(x), classifier.vit(x).last_hidden_state)
     model = backbone.adapt(10, labels=[classifier.config.id2label[index] for index in range(10)]).eval()
