@@ -137,6 +137,7 @@ def test_the_rule_is_for_what_was_measured() -> None:
     assert refits(model(), 6) is False  # random values are not tuned
     assert refits(glyphs(head="mlp"), 6) is False
     assert refits(zoo.get("zoo/glyphnet").adapt(3, task="multi-label"), 6) is False
+    assert refits(glyphs(), 6, augment="none") is False, "a record that says it did what it did not do"
 
 
 def test_a_head_or_task_without_such_biases_is_refused_by_name() -> None:

@@ -47,16 +47,7 @@ def check_fits(model: TaskModel, config: Config, *, validated: bool = True, advi
             ["freeze_bn"] if config.freeze_bn and not config.recipe.freeze_bn else [],
             f"it keeps pretrained statistics, and {model.spec.name!r} starts from random values",
         ),
-        (
-            not has_biases(model.head) or not find_task(model.task).exclusive,
-            ["refit_bias"] if config.refit_bias else [],
-            f"for a linear head with biases and one class per sample, and the head is {model.head_name!r} of a {model.task} task",
-        ),
-        (
-            kind == "text" or config.augment is None or not any(phase.augment for phase in config.recipe.phases),
-            ["refit_bias"] if config.refit_bias else [],
-            "it follows on training with augmented images, and nothing is augmented",
-        ),
+        (bool(config.refit_bias), ["refit_bias"] if refit_obstacle(model, config) else [], refit_obstacle(model, config)),
         (not validated, decided_by_metric(config), "decided by a metric, and there are no validation data"),
         (
             not validated,
@@ -68,6 +59,15 @@ def check_fits(model: TaskModel, config: Config, *, validated: bool = True, advi
     faults += _exclusions(config)
     if faults:
         raise OptionError(fault_list("these options do not suit the run:", faults, "Leave out what is named"))
+
+
+def refit_obstacle(model: TaskModel, config: Config) -> str:
+    """Return why the biases of the head cannot be fitted anew after training (``refit_bias``); empty if they can."""
+    if not has_biases(model.head) or not find_task(model.task).exclusive:
+        return f"for a linear head with biases and one class per sample, and the head is {model.head_name!r} of a {model.task} task"
+    if model.spec.modality == "text" or config.augment is None or not any(phase.augment for phase in config.recipe.phases):
+        return "it follows on training with augmented images, and nothing is augmented"
+    return ""
 
 
 def check_own_parts(model: TaskModel, config: Config, own: OwnParts) -> None:

@@ -18,12 +18,11 @@ from zoo.engine.optim.optimizer import check_optimizer
 from zoo.engine.options.config import Config, sized_for
 from zoo.engine.options.epochs import shortest_frozen_prefix
 from zoo.engine.options.model_selection import whole_up_to
-from zoo.engine.options.option_checks import check_fits, check_own_parts
+from zoo.engine.options.option_checks import check_fits, check_own_parts, refit_obstacle
 from zoo.engine.options.own_parts import OwnParts, take_own_parts
 from zoo.engine.options.recipe import Recipe
 from zoo.engine.options.recipes import FEW_SAMPLES, FEW_SHARE, RECIPES, REFIT_SAMPLES, default_recipe
 from zoo.engine.options.resolve import resolve
-from zoo.models.heads import has_biases
 from zoo.models.task_model import TaskModel
 from zoo.tasks.find import find_task
 
@@ -79,7 +78,7 @@ class Job:
             log.info(line, len(tables[1]), samples + len(tables[1]))
         if config.refit_bias is None:
             refits = samples <= REFIT_SAMPLES and config.recipe == RECIPES["layer-decay"] and self._tunes_pretrained()
-            config = config.model_copy(update={"refit_bias": refits and has_biases(self.model.head)})
+            config = config.model_copy(update={"refit_bias": refits and not refit_obstacle(self.model, config)})
         # Decided now: a record that has ``wise_ft`` need not say who gave it, and a run goes on with either.
         return replace(self, config=sized_for(config.model_copy(update={"mix_few": False}), samples))
 
