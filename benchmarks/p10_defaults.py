@@ -56,10 +56,14 @@ def on_images(name: str, arguments: argparse.Namespace) -> dict[str, Run]:
         metrics, seconds = fit(model(seed), train, test, seed=seed, **arguments.options)
         return metrics["accuracy"], seconds
 
+    def peer(seed: int) -> tuple[float, float]:
+        metrics, seconds = trainer_on_images(model(seed), train, test, seed=seed, num_train_epochs=epochs or 3)
+        return metrics["accuracy"], seconds
+
     parts = [(list(part["file_name"]), list(part["label"])) for part in (train, test)]
     return {
         "zoo": ours,
-        "Trainer": lambda seed: trainer_on_images(model(seed), train, test, seed=seed, num_train_epochs=epochs or 3),
+        "Trainer": peer,
         "fastai": lambda seed: fastai_on_images(model(seed), train, test, seed=seed, epochs=epochs or 5),
         "probe": lambda seed: probe(model(seed), *parts),
     }

@@ -91,8 +91,8 @@ class Photos(Dataset[tuple[Tensor, int]]):
         return self.transform(self.paths[index], self.rng), self.targets[index]
 
 
-def trainer_on_images(model: Any, train: Any, test: Any, *, seed: int, **arguments: Any) -> tuple[float, float]:
-    """Fine-tune a model of ours by Trainer with our augmentation; return accuracy and seconds."""
+def trainer_on_images(model: Any, train: Any, test: Any, *, seed: int, **arguments: Any) -> tuple[dict[str, float], float]:
+    """Fine-tune a model of ours by Trainer with our augmentation; return metrics on ``test`` and seconds."""
     import transformers
 
     from zoo.data.images.augment import Augment
@@ -103,7 +103,7 @@ def trainer_on_images(model: Any, train: Any, test: Any, *, seed: int, **argumen
     start = time.process_time()
     train_by_trainer(ForTrainer(model), photos, seed=seed, **arguments)
     seconds = time.process_time() - start
-    return model.evaluate(test)["accuracy"], seconds
+    return model.evaluate(test), seconds
 
 
 def fastai_on_images(model: Any, train: Any, test: Any, *, seed: int, epochs: int) -> tuple[float, float]:

@@ -6,9 +6,10 @@ augmentation, fastai's ``fine_tune(5)`` with its own head and augmentation (back
 most 16 texts. ``--autogluon PYTHON`` adds AutoGluon's multimodal predictor with all of its own settings, run by the interpreter of
 another environment (``autogluon_run.py`` says why), where timm or transformers know the backbone by name. ``--methods auto`` adds
 ``recipe="auto"``, which costs about five runs, and ``--methods contrastive`` our objective of pairs. All but the former keep the last
-epoch. Each sees the test part once, at most 600 samples of it. Seconds are CPU seconds of one thread, of training only; those of
-LogisticRegressionCV are without the features. Results go to a file as they come, a line each, and a run that is started again goes on
-behind them, so the hours can be divided.
+epoch. Of two classes the AUROC of ours, of the probe and of Trainer on images is recorded as well; ``--figure auroc`` prints its table.
+With all samples the seeds differ in training only. Each sees the test part once, at most 600 samples of it. Seconds are CPU seconds
+of one thread, of training only; those of LogisticRegressionCV are without the features. Results go to a file as they come, a line each,
+and a run that is started again goes on behind them, so the hours can be divided.
 
 Run: python benchmarks/defaults/regret.py --data ../shared/data
 """
@@ -26,7 +27,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,8 @@ AUTOGLUON = "AutoGluon"
 METHODS = (OURS, PROBE, AUTO, PAIRS, REGRESSION, *TRAINER, "fastai", "SetFit", AUTOGLUON)
 USUAL = tuple(each for each in METHODS if each not in (AUTO, PAIRS))
 TIMM = ("mobilenetv2_100", "mobilenetv2_035")  # what AutoGluon can open of the backbones of images
-Method = Callable[[], tuple[float, float]]
+FIGURES = ("accuracy", "auroc")
+Method = Callable[[], tuple[dict[str, float], float]]
 
 
 class Cell:
@@ -78,42 +80,43 @@ class Cell:
         """Return training and test samples as pairs of inputs and labels."""
         return [(list(part.inputs), list(part.labels)) for part in (self.train, self.test)]
 
-    def ours(self, valid: Any = False, **options: Any) -> tuple[float, float]:
+    def ours(self, valid: Any = False, **options: Any) -> tuple[dict[str, float], float]:
         model = self.model()
         start = time.process_time()
         with tempfile.TemporaryDirectory() as out:
             model.fit(self.train.table, valid, seed=self.seed, out=f"{out}/run", quiet=True, workers=0, **options)
         seconds = time.process_time() - start
-        return model.evaluate(self.test.table)["accuracy"], seconds
+        return _figures(model.evaluate(self.test.table)), seconds
 
-    def regression(self) -> tuple[float, float]:
+    def regression(self) -> tuple[dict[str, float], float]:
         model = self.model()
-        return peer(model.embed(self.train.inputs), self.train, model.embed(self.test.inputs), self.test, self.seed)
+        return _accuracy(*peer(model.embed(self.train.inputs), self.train, model.embed(self.test.inputs), self.test, self.seed))
 
-    def trainer(self, epochs: int, batch: int) -> tuple[float, float]:
+    def trainer(self, epochs: int, batch: int) -> tuple[dict[str, float], float]:
         from peers import trainer_on_images, trainer_on_texts
 
         options: dict[str, Any] = {"seed": self.seed, "num_train_epochs": epochs, "per_device_train_batch_size": batch}
         if self.entry.reads == "image":
-            return trainer_on_images(self.model(), _plain(self.train), _plain(self.test), **options)
+            metrics, seconds = trainer_on_images(self.model(), _plain(self.train), _plain(self.test), **options)
+            return _figures(metrics), seconds
         from sets import text_model
 
-        return trainer_on_texts(text_model(), *self.texts(), words=False, max_length=TOKENS, **options)
+        return _accuracy(*trainer_on_texts(text_model(), *self.texts(), words=False, max_length=TOKENS, **options))
 
-    def fastai(self) -> tuple[float, float]:
+    def fastai(self) -> tuple[dict[str, float], float]:
         from peers import fastai_on_images
 
         with tempfile.TemporaryDirectory() as folder:
             train, test = (_plain(_as_files(part, Path(folder) / name)) for name, part in (("train", self.train), ("test", self.test)))
-            return fastai_on_images(self.model(), train, test, seed=self.seed, epochs=5)
+            return _accuracy(*fastai_on_images(self.model(), train, test, seed=self.seed, epochs=5))
 
-    def setfit(self) -> tuple[float, float]:
+    def setfit(self) -> tuple[dict[str, float], float]:
         from peers import setfit_on_texts
         from sets import text_model
 
-        return setfit_on_texts(text_model(), *self.texts(), max_length=TOKENS, seed=self.seed)
+        return _accuracy(*setfit_on_texts(text_model(), *self.texts(), max_length=TOKENS, seed=self.seed))
 
-    def autogluon(self) -> tuple[float, float]:
+    def autogluon(self) -> tuple[dict[str, float], float]:
         script, clean = (
             Path(__file__).with_name("autogluon_run.py"),
             {name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
@@ -134,7 +137,17 @@ class Cell:
         if found.returncode:
             raise RuntimeError(found.stderr.strip()[-200:])
         result = json.loads(found.stdout.splitlines()[-1])
-        return result["accuracy"], result["seconds"]
+        return _accuracy(result["accuracy"], result["seconds"])
+
+
+def _figures(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return those of the metrics that are recorded."""
+    return {name: metrics[name] for name in FIGURES if name in metrics}
+
+
+def _accuracy(accuracy: float, seconds: float) -> tuple[dict[str, float], float]:
+    """Return what a peer reached that gives its accuracy alone."""
+    return {"accuracy": accuracy}, seconds
 
 
 def _table(samples: Samples) -> Any:
@@ -186,30 +199,30 @@ def results(arguments: argparse.Namespace, done: set[tuple[Any, ...]]) -> Iterat
                 for network in [each for each in PLACES[name] if each in arguments.backbones]:
                     place = {"set": name, "part": entry.part, "backbone": network, "size": size, "seed": seed}
                     wanted = [each for each in arguments.methods if (*place.values(), each) not in done]
-                    if not wanted or (SIZES[size] is None and seed):
+                    if not wanted:
                         continue
                     cell = Cell(entry, network, size, seed, needed(arguments.data), arguments.autogluon)
                     methods = cell.methods()
                     for each in [each for each in wanted if each in methods]:
                         record = place | {"method": each, "samples": len(cell.train)}
                         try:
-                            accuracy, seconds = methods[each]()
+                            figures, seconds = methods[each]()
                         except ModuleNotFoundError as error:  # to be measured when it is installed
                             print(f"  {each} is left out: {error}", file=sys.stderr)
                         except Exception as error:  # one method that fails must not end the hours of the others
                             yield record | {"error": f"{type(error).__name__}: {error}"[:300]}
                         else:
-                            yield record | {"accuracy": round(accuracy, 4), "seconds": round(seconds, 2)}
+                            yield record | {name: round(value, 4) for name, value in figures.items()} | {"seconds": round(seconds, 2)}
 
 
-def _ahead(theirs: list[dict[str, Any]], ours: list[dict[str, Any]]) -> float:
-    """Return the mean accuracy of a method less ours, over the draws that both have; minus infinity without any."""
-    mine = {one["seed"]: one["accuracy"] for one in ours}
-    differences = [one["accuracy"] - mine[one["seed"]] for one in theirs if one["seed"] in mine]
+def _ahead(theirs: list[dict[str, Any]], ours: list[dict[str, Any]], figure: str) -> float:
+    """Return the mean of a figure of a method less ours, over the draws that both have; minus infinity without any."""
+    mine = {one["seed"]: one[figure] for one in ours}
+    differences = [one[figure] - mine[one["seed"]] for one in theirs if one["seed"] in mine]
     return statistics.mean(differences) if differences else -math.inf
 
 
-def summary(records: list[dict[str, Any]]) -> None:
+def summary(records: list[dict[str, Any]], figure: str) -> None:
     """Print a row per set, backbone and size, means of the seeds, then the regret of the default over each part of the sets."""
     shown = [each for each in METHODS if any(record["method"] == each for record in records)]
     print(f"| set | part | backbone | of a class | {' | '.join(shown)} | regret | seconds, of the best's |")
@@ -217,15 +230,15 @@ def summary(records: list[dict[str, Any]]) -> None:
     regrets: dict[str, list[float]] = {"chooses": [], "reports": []}
     places: dict[tuple[str, ...], dict[str, list[dict[str, Any]]]] = {}
     for record in records:
-        if "accuracy" in record:
+        if figure in record:
             place = tuple(record[key] for key in ("set", "part", "backbone", "size"))
             places.setdefault(place, {}).setdefault(record["method"], []).append(record)
     for place, found in places.items():
-        mean = {each: statistics.mean(one["accuracy"] for one in found[each]) for each in found}
+        mean = {each: statistics.mean(one[figure] for one in found[each]) for each in found}
         cells = " | ".join(f"{mean[each]:.3f}" if each in mean else "" for each in shown)
         if OURS not in mean or len(mean) == 1:
             continue
-        ahead = {each: _ahead(found[each], found[OURS]) for each in found}
+        ahead = {each: _ahead(found[each], found[OURS], figure) for each in found}
         best = max(ahead, key=lambda each: ahead[each])
         regret = ahead[best]
         mine, least = ([one["seconds"] for one in found[each] if one["seconds"] is not None] for each in (OURS, best))
@@ -247,13 +260,15 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="*", default=list(SIZES), choices=SIZES, help="samples of a class")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--autogluon", type=Path, metavar="PYTHON", help="interpreter of an environment that has autogluon.multimodal")
+    parser.add_argument("--figure", default="accuracy", choices=FIGURES, help="what the table shows")
     parser.add_argument("--out", type=Path, default=Path("defaults-regret.jsonl"), help="file of the results")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     warnings.filterwarnings("ignore")
     keys = ("set", "part", "backbone", "size", "seed", "method")
-    summary(kept(arguments.out, lambda records: results(arguments, {tuple(each[key] for key in keys) for each in records})))
+    records = kept(arguments.out, lambda records: results(arguments, {tuple(each[key] for key in keys) for each in records}))
+    summary(records, arguments.figure)
 
 
 if __name__ == "__main__":
