@@ -19,9 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import math
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -35,6 +33,7 @@ import numpy as np
 import torch
 from matrix import MOST, PLACES, SETS, SIZES, Entry, Samples
 from probe import adapted, kept, peer  # also finds the modules of benchmarks/ and sets the environment
+from regret_tables import print_tables
 from side_by_side import needed
 
 import zoo
@@ -215,41 +214,6 @@ def results(arguments: argparse.Namespace, done: set[tuple[Any, ...]]) -> Iterat
                             yield record | {name: round(value, 4) for name, value in figures.items()} | {"seconds": round(seconds, 2)}
 
 
-def _ahead(theirs: list[dict[str, Any]], ours: list[dict[str, Any]], figure: str) -> float:
-    """Return the mean of a figure of a method less ours, over the draws that both have; minus infinity without any."""
-    mine = {one["seed"]: one[figure] for one in ours}
-    differences = [one[figure] - mine[one["seed"]] for one in theirs if one["seed"] in mine]
-    return statistics.mean(differences) if differences else -math.inf
-
-
-def summary(records: list[dict[str, Any]], figure: str) -> None:
-    """Print a row per set, backbone and size, means of the seeds, then the regret of the default over each part of the sets."""
-    shown = [each for each in METHODS if any(record["method"] == each for record in records)]
-    print(f"| set | part | backbone | of a class | {' | '.join(shown)} | regret | seconds, of the best's |")
-    print(f"|{'---|' * (len(shown) + 6)}")
-    regrets: dict[str, list[float]] = {"chooses": [], "reports": []}
-    places: dict[tuple[str, ...], dict[str, list[dict[str, Any]]]] = {}
-    for record in records:
-        if figure in record:
-            place = tuple(record[key] for key in ("set", "part", "backbone", "size"))
-            places.setdefault(place, {}).setdefault(record["method"], []).append(record)
-    for place, found in places.items():
-        mean = {each: statistics.mean(one[figure] for one in found[each]) for each in found}
-        cells = " | ".join(f"{mean[each]:.3f}" if each in mean else "" for each in shown)
-        if OURS not in mean or len(mean) == 1:
-            continue
-        ahead = {each: _ahead(found[each], found[OURS], figure) for each in found}
-        best = max(ahead, key=lambda each: ahead[each])
-        regret = ahead[best]
-        mine, least = ([one["seconds"] for one in found[each] if one["seconds"] is not None] for each in (OURS, best))
-        time_ratio = f"{statistics.mean(mine) / statistics.mean(least):.2f}" if mine and least else ""
-        regrets[place[1]].append(regret)
-        print(f"| {' | '.join(place)} | {cells} | {regret:.3f} | {time_ratio} |")
-    for part, values in regrets.items():
-        if values:
-            print(f"\n{part}: mean regret {statistics.mean(values):.4f}, worst {max(values):.4f}, over {len(values)} rows")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
@@ -268,7 +232,7 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     keys = ("set", "part", "backbone", "size", "seed", "method")
     records = kept(arguments.out, lambda records: results(arguments, {tuple(each[key] for key in keys) for each in records}))
-    summary(records, arguments.figure)
+    print_tables(records, OURS, METHODS, arguments.figure)
 
 
 if __name__ == "__main__":
