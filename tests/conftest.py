@@ -12,7 +12,7 @@ import pytest
 
 import zoo.builtin
 from tests.faults.file_server import FileServer
-from tests.undrawn import undrawn
+from tests.undrawn import PICTURES, undrawn
 from zoo.registry.registry import Registry, use_registry
 from zoo.util.process_caches import CACHES
 
@@ -82,14 +82,15 @@ def _nothing_shared() -> None:
 
 @pytest.fixture(autouse=True)
 def _curves(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw the learning curves only where a test looks at them (fixture ``drawn``): they take half of a tiny run."""
+    """Draw the pictures of a run only where a test looks at them (fixture ``drawn``): they take half of a tiny run."""
     if "drawn" not in request.fixturenames:
-        monkeypatch.setattr("zoo.engine.rundir.curves._draw", undrawn)
+        for picture in PICTURES:
+            monkeypatch.setattr(picture, undrawn)
 
 
 @pytest.fixture
 def drawn() -> None:
-    """Ask for real learning curves."""
+    """Ask for real pictures."""
 
 
 @pytest.fixture(autouse=True, scope="module")

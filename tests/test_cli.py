@@ -18,7 +18,6 @@ import zoo
 from tests.faults.fake_dist import fake_dist, run_python, run_zoo
 from zoo.cli.app import main
 from zoo.cli.arguments import settings
-from zoo.cli.commands import listing
 from zoo.data.open import open_train_valid
 from zoo.errors import InterruptedRunError, OptionError
 from zoo.registry.registry import use_registry
@@ -257,7 +256,7 @@ def test_an_interrupted_command_exits_with_130(
     def stopped(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(listing, "list_backbones", stopped)
+    monkeypatch.setattr("zoo.registry.registry.default_registry", stopped)
     assert run("list").code == code
 
 

@@ -179,11 +179,13 @@ def test_batch_size_auto_is_the_recipes_and_finds_out_beforehand_what_fits(tmp_p
     assert [line["epoch"] for line in one.history] == [line["epoch"] for line in other.history]
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_learning_rate_is_found_for_every_phase_and_drawn(tmp_path: Path) -> None:
     made = model()
     result = made.fit(*tables(), out=tmp_path, recipe="lp-ft", epochs=6, lr="auto", quiet=True, batch_size=8, solve_head=False)
     pictures = sorted(path.name for path in tmp_path.glob("lr-*.png"))
     assert pictures == ["lr-1-probe.png", "lr-2-full.png"]
+    assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
     rates = {line["phase"]: max(other["lr"] for other in result.history if other["phase"] == line["phase"]) for line in result.history}
     assert all(1e-6 < rate < 10 for rate in rates.values())
     assert result.metrics["accuracy"] > 0.5
@@ -311,7 +313,7 @@ def train_in_little_memory(folder: Path) -> None:
         made = model(2)
         made.pretrained = True
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + 900 * 2**20, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_AS, (used + 1200 * 2**20, resource.RLIM_INFINITY))
         options = FULL | {"batch_size": 64, "epochs": 1, "quiet": True, "keep_checkpoints": True}
         made.fit(data, False, out=folder / "run", image_size=512, **options)
         code = 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import functools
 import os
 import sys
 from collections.abc import Sequence
@@ -94,6 +95,11 @@ def build_parser(words: Sequence[str] = ()) -> Parser:
         words: The command line. The options of a run are declared with pydantic, so their flags are added only if a command
             that takes them is named.
     """
+    return _parser(frozenset(words).intersection(training.WITH_OPTIONS))
+
+
+@functools.cache  # a program that calls main() more than once, as the tests do, waits 20 ms for it once
+def _parser(with_options: frozenset[str]) -> Parser:
     from zoo import __version__
 
     parser = Parser(prog="zoo", description="Transfer learning with any pretrained backbone.")
@@ -105,7 +111,7 @@ def build_parser(words: Sequence[str] = ()) -> Parser:
     modules = (listing, plugins, checking, planning, training, *choosing, *trained, files, doctor, new_plugin)
     for module in modules:
         module.register(commands)
-    for name in set(words) & set(training.WITH_OPTIONS):
+    for name in with_options:
         training.add_option_flags(commands.choices[name])
     for command in commands.choices.values():
         global_options(command, front=False)

@@ -40,7 +40,7 @@ class Subject:
     def model(self) -> TaskModel:
         """A new model of three classes, the same each time."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             return zoo.get(self.name, weights=False).adapt(3)
 
     def batch(self, size: int = 2, *, declared: bool = False) -> ModelInputs:

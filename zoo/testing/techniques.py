@@ -49,7 +49,7 @@ def recompute_gives_equal_gradients(subject: Subject) -> None:
 
 def _gradients(model: TaskModel, subject: Subject) -> dict[str, Tensor | None]:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # of dropout
+        torch.default_generator.manual_seed(0)  # of dropout
         loss = nn.functional.cross_entropy(model.train()(subject.batch(4)), torch.tensor([0, 1, 2, 0]))
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return {name: parameter.grad for name, parameter in model.named_parameters()}

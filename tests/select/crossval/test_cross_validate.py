@@ -98,6 +98,7 @@ def test_activations_behind_a_frozen_part_are_computed_once_for_all_folds(tmp_pa
     assert seen[0] <= 40 + 40 + 5 * 16 + 40 + 5 * SAVED
 
 
+@pytest.mark.usefixtures("drawn")
 def test_the_record_has_predictions_of_every_sample_and_scores_that_follow_from_them(tmp_path: Path) -> None:
     found = validated(tmp_path / "cv", data=noisy(), repeats=2)
     rows = predictions(found)

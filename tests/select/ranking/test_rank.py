@@ -104,6 +104,7 @@ def test_damaged_files_are_left_out_for_all_candidates_on_demand(tmp_path: Path,
     assert caplog.text.count("cannot be decoded and is left out") == 1
 
 
+@pytest.mark.usefixtures("drawn")
 def test_candidates_are_ordered_with_intervals_costs_and_scores(tmp_path: Path) -> None:
     found = ranked(tmp_path)
     assert sorted(row.name for row in found.rows) == sorted(ALL)

@@ -29,6 +29,7 @@ def chosen(run: Any) -> str:
     return str(name)
 
 
+@pytest.mark.usefixtures("drawn")
 @pytest.mark.usefixtures("toys")
 def test_the_choice_is_a_run_with_its_candidates_and_resumes_without_running_again(tmp_path: Path) -> None:
     net = model()

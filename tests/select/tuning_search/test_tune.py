@@ -38,6 +38,7 @@ def study_in(folder: Path) -> Any:
     return optuna.load_study(study_name="zoo", storage=storage)
 
 
+@pytest.mark.usefixtures("drawn")
 @pytest.mark.usefixtures("toys")
 def test_the_default_recipe_is_the_first_trial_and_the_best_is_kept_as_a_run(tmp_path: Path) -> None:
     net = model()

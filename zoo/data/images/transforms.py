@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -175,8 +176,13 @@ class Normalise:
 
     def values(self, x: torch.Tensor) -> torch.Tensor:
         """Return float32 values ``(channels, height, width)`` in [0, 1] normalised, in place."""
-        mean, std = torch.tensor(self.mean).view(-1, 1, 1), torch.tensor(self.std).view(-1, 1, 1)
-        return x.sub_(mean).div_(std)
+        return x.sub_(_per_channel(self.mean)).div_(_per_channel(self.std))
+
+
+@functools.cache
+def _per_channel(values: tuple[float, ...]) -> torch.Tensor:
+    """Return float32 ``(channels, 1, 1)``, one tensor for all images: to make it takes longer than to normalise a small one."""
+    return torch.tensor(values).view(-1, 1, 1)
 
 
 def resize_target(inputs: Image) -> tuple[int, int]:

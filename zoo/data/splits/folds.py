@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zoo.data.splits.duplicates import equal_samples, merged_groups
+from zoo.data.splits.stratified import shuffled_folds, stratified_folds
 from zoo.data.splits.train_valid import is_single_label, normal_group
 from zoo.data.table import Array, Table
 from zoo.data.texts.encode import TextWindow
@@ -248,16 +249,18 @@ def folds_of(table: Table, seed: int, folds: int = FOLDS) -> list[tuple[Array, A
 
 
 def _parts(count: int, targets: Array | None, groups: Array | None, folds: int, seed: int) -> list[tuple[Array, Array]]:
-    from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold  # type: ignore[import-untyped]
+    if groups is None or targets is None:
+        if targets is not None:
+            parts = stratified_folds(targets, folds, seed)
+        else:
+            units = np.arange(count) if groups is None else groups
+            parts = [np.flatnonzero(np.isin(units, own)) for own in shuffled_folds(int(units.max()) + 1, folds, seed)]
+        return [(np.setdiff1d(np.arange(count), held), held) for held in parts]
+    from sklearn.model_selection import StratifiedGroupKFold  # type: ignore[import-untyped]  # ships no types
 
-    rows = np.zeros(count)
-    options = {"shuffle": True, "random_state": seed}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # about classes with fewer samples than folds, which are dealt with above
-        if groups is not None:
-            splitter = GroupKFold(folds, **options) if targets is None else StratifiedGroupKFold(folds, **options)
-            return list(splitter.split(rows, targets, groups))
-        return list((KFold if targets is None else StratifiedKFold)(folds, **options).split(rows, targets))
+        return list(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(np.zeros(count), targets, groups))
 
 
 def _groups(table: Table) -> Array | None:

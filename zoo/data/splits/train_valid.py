@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from zoo.data.splits.duplicates import equal_samples, merged_groups
+from zoo.data.splits.stratified import stratified_part
 from zoo.data.table import Array, Table, looks_like_valid, rows_of_split, split_word
 from zoo.errors import LISTED, DataError, HoldOutError, count, examples
 from zoo.tasks.labels.names import is_number
@@ -131,16 +132,13 @@ def _ungrouped(table: Table, seed: int) -> list[Array]:
     drawn = [_draw(rows, seed + attempt * 1_000_003) for attempt in range(20)] if targets is None or table.parts else []
     if targets is None:
         return drawn
-    from sklearn.model_selection import StratifiedShuffleSplit  # type: ignore[import-untyped]  # ships no types
-
     # The only sample of a class is for training.
     rows = rows[np.bincount(targets)[targets] > 1]
     present = len(np.unique(targets[rows]))
     size = max(round(SHARE * len(table)), present)
     if not present or size > len(rows) - present:
         return drawn
-    splitter = StratifiedShuffleSplit(1, test_size=size, random_state=seed % 2**32)  # all that numpy's old generator takes
-    return [*(rows[held] for _, held in splitter.split(rows, targets[rows])), *drawn]
+    return [rows[stratified_part(targets[rows], size, seed % 2**32)], *drawn]  # all that numpy's old generator takes
 
 
 def _strata(table: Table) -> Array | None:
@@ -166,7 +164,7 @@ def _grouped(table: Table, seed: int) -> list[Array]:
     if not is_single_label(table):
         draws = [_draw(np.arange(number), seed + attempt * 1_000_003) for attempt in range(20)]
         return [np.flatnonzero(np.isin(groups, drawn)) for drawn in draws]
-    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.model_selection import StratifiedGroupKFold  # type: ignore[import-untyped]  # ships no types
 
     targets = np.asarray(table.targets)
     folds = int(min(round(1 / SHARE), number, np.bincount(targets).max()))

@@ -110,7 +110,10 @@ def seeded(seed: int) -> Iterator[None]:
     """Seed torch, numpy and random while the context is open; the caller's random state is restored."""
     before = random_state()
     try:
-        torch.manual_seed(seed)
+        if _accelerators():
+            torch.manual_seed(seed)
+        else:  # torch would format the stack once for each kind of accelerator, which takes a millisecond
+            torch.default_generator.manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed % 2**32)
         yield

@@ -156,7 +156,7 @@ def fill_head(head: ZeroShotHead, backbone: Backbone, labels: Sequence[str], *, 
         seed: Seed of the text tower, where it is not pretrained.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         texts = text_tower(backbone)
         tower = texts.fresh().model.eval()
     assert isinstance(texts.spec.inputs, Text), "a pair has checked it"
