@@ -117,8 +117,12 @@ class HoldOutError(DataError):
     """
 
     def __init__(self, fault: str, remedy: str = "") -> None:
-        self.fault = fault
+        self.fault, self.remedy = fault, remedy
         super().__init__(f"{fault}; {remedy}" if remedy else fault)
+
+    def add(self, fact: str) -> None:
+        """Add a fact to the fault, in place."""
+        self.__init__(f"{self.fault}; {fact}", self.remedy)  # type: ignore[misc]  # the text of an exception is that of its arguments
 
 
 class LeakError(DataError):

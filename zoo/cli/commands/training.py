@@ -83,7 +83,11 @@ def add_run_arguments(command: argparse.ArgumentParser) -> None:
     add("--out", metavar="DIR", help="the run directory")
     add("--resume", action="store_true", default=None, help="go on from the newest checkpoint in --out")
     add("--classes", metavar="A,B", help=f"the classes, in the order of the model's outputs; else all that the data have{QUOTED}")
-    add("--group", metavar="COL", help="column whose values, such as patients, no split or fold divides; short for --columns group=COL")
+    add(
+        "--group",
+        metavar="COL",
+        help="column, or attribute of DICOM headers, whose values no split or fold divides; none: no groups; short for --columns group=COL",
+    )
     add(
         "--head",
         help="linear, mlp, tokens, zero-shot (of a dual encoder, from the names of the classes; of flyp the default), or a plugin's",

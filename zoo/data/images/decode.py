@@ -27,7 +27,7 @@ import PIL.Image
 from PIL.Image import Transpose
 
 from zoo.data.images import codecs
-from zoo.data.images.scans.dicom import WindowLevel, is_dicom, read_dicom
+from zoo.data.images.scans.dicom import DICOM, WindowLevel, is_dicom, read_dicom
 from zoo.data.images.scans.nifti import ARRAYS, VOLUMES, load_array
 from zoo.errors import CorruptInputError, DataError, count
 
@@ -45,7 +45,6 @@ _UPRIGHT = {
 }
 _SIGNATURES = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"GIF8": "GIF", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"RIFF": "WebP"}
 _MODES = {1: "L", 3: "RGB"}
-DICOM = (".dcm", ".dicom")
 
 
 def decode(source: Any, channels: int = 3, name: str = "", *, at_least: int = 0, window: WindowLevel | None = None) -> PIL.Image.Image:
