@@ -191,10 +191,12 @@ class InterruptedRunError(KeyboardInterrupt):
     Attributes:
         exit_code: That of the process.
         place: Where the run stopped, without how it goes on, for runs that are part of something larger; or nothing.
+        out_of_time: Whether it was stopped because its share of a budget was over, and not by a signal.
     """
 
     exit_code = 130
     place = ""
+    out_of_time = False
 
 
 def nearest(name: str, candidates: Iterable[str], limit: int = 3) -> list[str]:
