@@ -78,3 +78,14 @@ def test_settings_and_faults_are_those_of_train(run: Callable[..., Done], pictur
         done = run("plan", *words)
         assert done.code != 0
         assert facts in done.err
+
+
+def test_the_search_for_a_recipe_is_planned_with_and_without_a_budget(run: Callable[..., Done], pictures: Path) -> None:  # noqa: F811
+    words = ("plan", "zoo/glyphnet", pictures, "--recipe", "auto", "--epochs", 3, *OPTIONS)
+    done = run(*words)
+    assert done.code == 0
+    assert "12 training samples, 6 for validation" in done.out
+    assert [line.split()[0] for line in done.out.splitlines()[3:5]] == ["probe", "top"]
+    assert "budget: 60.0 s, those of the probe and of 4 runs of the default recipe" in " ".join(done.out.split())
+    told = run(*words, "--budget", "90s", "--json").json
+    assert (told["budget"], told["given"], told["recipe"]) == (90.0, True, "auto")

@@ -223,6 +223,19 @@ def test_a_preprocessing_that_other_libraries_read_and_ours_must_be_the_same(key
     zoo.load(folder)
 
 
+def test_the_size_that_an_earlier_version_wrote_for_other_libraries_is_no_contradiction(tmp_path: Path) -> None:
+    folder = zoo.get("toy/net", weights=False).adapt(2, labels=["a", "b"]).save(tmp_path / "m")
+    path = folder / "preprocessor_config.json"
+    told = json.loads(path.read_text())
+    (height, width) = zoo.load(folder).inputs.size
+    before = {key: value for key, value in told.items() if key not in ("image_processor_type", "do_resize", "do_center_crop", "crop_size")}
+    path.write_text(json.dumps(before | {"size": {"height": height, "width": width}}))
+    zoo.load(folder)
+    path.write_text(json.dumps(before | {"size": {"height": height, "width": width + 1}}))
+    with pytest.raises(SavedModelError, match="prepare inputs differently: size"):
+        zoo.load(folder)
+
+
 def test_a_model_of_a_version_without_the_digest_of_fields_opens(tmp_path: Path) -> None:
     folder = zoo.get("toy/net", weights=False).adapt(2).save(tmp_path / "m")
     changed_config(folder, zoo__fields_sha256="", zoo__inputs__mean=[0.1, 0.2, 0.3])

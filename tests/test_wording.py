@@ -60,7 +60,8 @@ def test_an_option_without_a_flag_is_given_by_set_where_the_command_has_that() -
     try:
         assert as_typed("overflow='windows' reads them, lr=0.1 too") == "--set overflow=windows reads them, --lr 0.1 too"
         assert as_typed("weights=False (--weights none) starts") == "--image-weights none or --text-weights none starts"
-        assert as_typed("resume=True (--resume) and out='runs/x'") == "--set resume=True and --set out=runs/x"
+        assert as_typed("resume=True (--resume) and out='runs/x'") == "--set resume=true and --set out=runs/x"
+        assert as_typed("refit_bias=False leaves them as tuned") == "--set refit_bias=false leaves them as tuned"
         assert as_typed("the option nonsense=3 and valid=False") == "the option nonsense=3 and valid=False"
         assert as_typed("mix_few=True is none") == "mix_few=True is none", "no option, but a field of the engine"
     finally:

@@ -117,8 +117,12 @@ class HoldOutError(DataError):
     """
 
     def __init__(self, fault: str, remedy: str = "") -> None:
-        self.fault = fault
+        self.fault, self.remedy = fault, remedy
         super().__init__(f"{fault}; {remedy}" if remedy else fault)
+
+    def add(self, fact: str) -> None:
+        """Add a fact to the fault, in place."""
+        self.__init__(f"{self.fault}; {fact}", self.remedy)  # type: ignore[misc]  # the text of an exception is that of its arguments
 
 
 class LeakError(DataError):
@@ -187,10 +191,12 @@ class InterruptedRunError(KeyboardInterrupt):
     Attributes:
         exit_code: That of the process.
         place: Where the run stopped, without how it goes on, for runs that are part of something larger; or nothing.
+        out_of_time: Whether it was stopped because its share of a budget was over, and not by a signal.
     """
 
     exit_code = 130
     place = ""
+    out_of_time = False
 
 
 def nearest(name: str, candidates: Iterable[str], limit: int = 3) -> list[str]:

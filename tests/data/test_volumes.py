@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import logging
 import pickle
 import random
 from pathlib import Path
@@ -16,6 +17,7 @@ from zoo.data.images.augment import Augment
 from zoo.data.images.decode import decode
 from zoo.data.images.scans.nifti import load_array, read_nifti
 from zoo.data.images.scans.volumes import read_volume, volume_transform
+from zoo.data.open import open_train_valid
 from zoo.declare import Volume
 from zoo.errors import CorruptInputError, DataError, DeclarationError, MissingExtraError
 
@@ -205,3 +207,18 @@ def test_every_error_of_an_array_file_names_the_path(tmp_path: Path, kind: str) 
         path.write_bytes(content)
     with pytest.raises(CorruptInputError, match=r"scan\.np.' is no readable array: .*remove or replace it"):
         read_volume(path)
+
+
+@pytest.mark.parametrize(("suffix", "reads", "fault"), [(".nii.gz", "image", "is a volume, and"), (".png", "volume", "is no volume")])
+def test_files_of_another_kind_are_refused_before_anything_is_divided(
+    suffix: str, reads: str, fault: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "zoo")
+    for number in range(20):
+        path = tmp_path / "ab"[number % 2] / f"{number}{suffix}"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match=f"has 20 files: .*; each of them {fault}"):
+        open_train_valid(tmp_path, reads=reads)
+    assert not caplog.records
+    assert len(open_train_valid(tmp_path, reads="volume" if reads == "image" else "image")[0]) == 16

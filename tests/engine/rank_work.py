@@ -39,6 +39,7 @@ from zoo.engine.distributed import gradient_exchange, rank_devices
 from zoo.engine.distributed.gradient_exchange import GradientExchange
 from zoo.engine.distributed.ranks import Status
 from zoo.engine.distributed.rendezvous import join_processes
+from zoo.engine.optim.weight_averaging import refresh_statistics
 from zoo.engine.rundir.run_folder import Run
 from zoo.engine.runtime.signals import Stopped
 from zoo.errors import CorruptInputError, InterruptedRunError
@@ -554,6 +555,26 @@ def handed_on(out: Path) -> dict[str, Any]:
     return told(run, net) | {"left": left}
 
 
+def biases(out: Path) -> dict[str, Any]:
+    """Fit biases anew, which another hardware of each process would do in another way, and refresh statistics of an average."""
+    net, other = tiny(), 1.0 + int(os.environ.get("RANK", "0"))
+    with mock.patch("zoo.engine.objective.supervised.bias_shift", lambda logits, _loss: torch.full((logits.shape[1],), other)):
+        fit(out / "refit", net, images(24), False, recipe="full", augment="light", refit_bias=True, epochs=2)
+    averaged = tiny()
+
+    def shifted(model: TaskModel, *given: Any, **options: Any) -> Any:
+        found = refresh_statistics(model, *given, **options)
+        with torch.no_grad():
+            for buffer in model.buffers():
+                buffer.add_(int(other))
+        return found
+
+    with mock.patch("zoo.engine.train.finalize.refresh_statistics", shifted):
+        fit(out / "average", averaged, images(24), False, recipe="full", average=0.5, epochs=2)
+    statistics = [buffer.tolist() for buffer in averaged.buffers() if buffer.is_floating_point()]
+    return {"biases": net.head.linear.bias.tolist(), "statistics": statistics}
+
+
 def full_disk(out: Path) -> dict[str, Any]:
     """Let the first process meet a disk that takes no more, when it has trained for three steps."""
     net, calls = plain(), [0]
@@ -657,6 +678,7 @@ WORK: dict[str, Callable[[Path], dict[str, Any]]] = {
         whole,
         stopped,
         handed_on,
+        biases,
         full_disk,
         sharded,
         narrow,

@@ -71,6 +71,13 @@ def test_long_texts_are_refused_before_training(tmp_path: Path) -> None:
     net = model(labels=("cat", "dog"))
     with pytest.raises(DataError, match=r"2 texts of 3 exceed 24 tokens: row 0 \('sun sun.*…\) has 42 tokens of at most 24, row 2"):
         net.predict([LONG, "sun", LONG], overflow="error")
+    with pytest.raises(DataError, match=r"of at most 16.*zoo predict --max-length N"):
+        net.embed(["sun " * 18], overflow="error", max_length=16)
+    assert len(net.predict(["sun " * 18], overflow="error")) == 1
+    with pytest.raises(OptionError, match="takes at most 24 tokens"):
+        net.predict([LONG], max_length=48)
+    with pytest.raises(OptionError, match="max_length is 4; it must be a whole number of tokens, 8 or more"):
+        net.evaluate((["sun"], ["cat"]), max_length=4)
     valid = [*sentences(8)[0], LONG], [*sentences(8)[1], "cat"]
     with pytest.raises(DataError, match="1 text of 9 exceed"):
         net.fit(sentences(8, seed=1), valid, overflow="error", epochs=1, out=tmp_path / "run", quiet=True)

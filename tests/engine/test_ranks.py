@@ -44,6 +44,7 @@ PLAIN = (
     "whole",
     "stopped",
     "handed_on",
+    "biases",
     "full_disk",
     "objectives",
 )
@@ -378,3 +379,10 @@ def test_a_single_process_cannot_be_sharded(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="several processes"):
         rank_work.fit(tmp_path / "run", rank_work.plain(), *rank_work.PHOTOS, recipe="full", shard=True)
     assert not (tmp_path / "run").exists()
+
+
+def test_what_each_process_computes_at_the_end_is_that_of_the_first(two: list[dict[str, Any]]) -> None:
+    first, second = (found["biases"] for found in two)
+    assert first["biases"] == second["biases"]
+    assert first["statistics"]
+    assert first["statistics"] == second["statistics"]

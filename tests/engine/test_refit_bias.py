@@ -76,6 +76,14 @@ def test_only_the_biases_change(tmp_path: Path) -> None:
     assert [name for name in left if not torch.equal(left[name], right[name])] == ["head.linear.bias"]
 
 
+def test_the_lines_of_all_epochs_have_one_column_of_phases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model().fit(*tables(), out=tmp_path, **AUGMENTED | {"quiet": False})
+    lines = [line for line in capsys.readouterr().err.splitlines() if "epoch " in line or "after training" in line]
+    assert len(lines) == 3
+    assert lines[-1].startswith("refit-bias after training")
+    assert {line.find("epoch ") for line in lines[:-1]} == {lines[-1].find("after")}
+
+
 def test_a_run_without_augmented_images_or_with_an_objective_that_cannot_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="refit_bias: it follows on training with augmented images, and nothing is augmented"):
         model().fit("nowhere", **AUGMENTED | {"augment": "none"})

@@ -97,9 +97,10 @@ def test_d1_a_reason_that_all_files_share_is_told_once(tmp_path: Path) -> None:
     rows = [str(tmp_path / f"{number}.nii.gz") for number in range(6)]
     for row in rows:
         Path(row).touch()
+    rows.append(str(next(folder(tmp_path / "data", per_class=1).rglob("*.png"))))  # without which they would be refused at once
     with pytest.raises(CorruptInputError) as caught:
-        model().fit((rows, ["red", "green", "blue"] * 2), valid=False, out=tmp_path / "run", workers=0, **OPTIONS)
-    told = str(caught.value).split("6 of 6 samples cannot be read: ")[1]
+        model().fit((rows, ["red", "green", "blue"] * 2 + ["red"]), valid=False, out=tmp_path / "run", workers=0, **OPTIONS)
+    told = str(caught.value).split("6 of 7 samples cannot be read: ")[1]
     assert "3.nii.gz', … (2 more); each is a volume" in told
     assert told.count("is a volume") == 1
 

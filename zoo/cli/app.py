@@ -11,6 +11,7 @@ import errno
 import functools
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -52,10 +53,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """
     if sys.stdout is None:  # closed by the parent process
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # until the process ends
+    started = time.monotonic()  # a budget of time holds for the whole command
     words = list(sys.argv[1:] if argv is None else argv)
     parser = build_parser(words)
     options = parser.parse(words)
-    options.words = words
+    options.words, options.started = words, started
     plain_warnings()
     use_flags(parser.flags(options.command))
     out = Output(sys.stdout)

@@ -17,9 +17,10 @@ from zoo.data.sources.array_files import in_memory
 from zoo.data.sources.cells import is_unlabelled
 from zoo.data.splits.duplicates import warn_of_contradictions
 from zoo.data.splits.leaks import check_leak
+from zoo.data.splits.patients import OF_HEADERS, in_headers, with_patients
 from zoo.data.splits.train_valid import check_trainable, choose_rows, hold_out
 from zoo.data.table import Table, rows_of_split, split_word
-from zoo.errors import OptionError
+from zoo.errors import HoldOutError, OptionError
 from zoo.tasks.find import find_task
 from zoo.tasks.labels.encode import check_uncertain, class_names, encode, keep_classes
 from zoo.tasks.labels.warnings import warn_of_labels
@@ -87,7 +88,8 @@ def open_data(
     """
     kind = find_task(task)
     check_uncertain(uncertain, kind)
-    options = ReadOptions(columns, labelled, reads, label_columns, root, channels, keep_unreadable, skip_broken)
+    columns, header = in_headers(columns, reads)
+    options = ReadOptions(columns, labelled, reads, label_columns, root, channels, keep_unreadable, skip_broken, header_group=header)
     raw = read_labelled(source, options, kind)
     if drop_other_classes and raw.labels is not None:
         raw = keep_classes(raw, classes, kind)
@@ -96,6 +98,8 @@ def open_data(
         log.info("%s: its part %r is read; split= (--split) names another", raw.source, split)
     if split is not None:
         raw = raw.select(rows_of_split(raw.splits, split, raw.source))
+    if labelled:
+        (raw,) = with_patients([raw], options)
     table = _table(raw, kind, classes, reads, uncertain)
     warn_of_labels(table, found=classes is None)
     return table
@@ -134,10 +138,13 @@ def open_splits(
         DataError: If a source cannot be read.
     """
     kind = find_task(task)
-    options = ReadOptions(columns, None, reads, label_columns, root, keep_unreadable=True, skip_broken=True)
+    columns, header = in_headers(columns, reads)
+    options = ReadOptions(columns, None, reads, label_columns, root, keep_unreadable=True, skip_broken=True, header_group=header)
     sources = {"train": train, "valid": valid, "test": test}
     parts = [_in_splits(read_labelled(source, options, kind), name) for name, source in sources.items() if source is not None]
     raw = join(parts, " and ".join(part.source for part in parts))
+    if header:  # patients are known to the check, which reads more of the headers
+        (raw,) = with_patients([raw], options)
     labels = raw.labels or ()
     known = [row for row, label in enumerate(labels) if not is_unlabelled(label, empty_is_none=not kind.exclusive and kind.has_classes)]
     table = _table(raw.select(known) if len(known) < len(raw) else raw, kind, None, reads, uncertain or "mask") if known else None
@@ -210,22 +217,26 @@ def open_train_valid(
         raise OptionError("give either a validation source or valid_split=, not both")
     kind = find_task(task)
     check_uncertain(uncertain, kind)
-    options = ReadOptions(columns, True, reads, label_columns, root, channels, skip_broken=skip_broken)
+    columns, header = in_headers(columns, reads)
+    options = ReadOptions(columns, True, reads, label_columns, root, channels, skip_broken=skip_broken, header_group=header)
     raw, other = read_labelled(train, options, kind), None if valid is None else read_labelled(valid, options, kind)
     if drop_other_classes:
         raw, other = keep_classes(raw, classes, kind), other and keep_classes(other, classes, kind)
+    found = with_patients([raw] if other is None else [raw, other], options)
+    of_headers = found[0].groups is not raw.groups
+    raw, other = found[0], None if other is None else found[1]
     first, second = (raw, None) if on_all else _sides(raw, other, valid_split)
     if second is None:
         table = _table(first, kind, classes, reads, uncertain)
         warn_of_labels(table, found=classes is None, can_drop=True)
         if on_all:
             return _checked(table), None
-        return _whole(table) if raw.splits is None and len(table) <= whole_up_to else _held_out(table, seed)
+        return _whole(table) if raw.splits is None and len(table) <= whole_up_to else _held_out(table, seed, of_headers=of_headers)
     tables = _tables(first, second, kind, classes, reads, uncertain)
     warn_of_labels(tables[0], found=classes is None, can_drop=True)
     warn_of_labels(tables[1], found=False)
     _checked(tables[0])
-    leak = check_leak(*tables, allow=allow_leak)
+    leak = check_leak(*tables, allow=allow_leak, of_groups=OF_HEADERS if of_headers else "")
     return _without_splits(tables[0], replace(tables[1], leak=leak))
 
 
@@ -265,9 +276,14 @@ def _whole(table: Table) -> tuple[Table, None]:
     return _checked(table), None
 
 
-def _held_out(table: Table, seed: int) -> tuple[Table, Table]:
+def _held_out(table: Table, seed: int, *, of_headers: bool) -> tuple[Table, Table]:
     check_trainable(table)
-    train, valid = hold_out(table, seed)
+    try:
+        train, valid = hold_out(table, seed)
+    except HoldOutError as error:
+        if of_headers:
+            error.add(OF_HEADERS)
+        raise
     how = "by group" if table.groups is not None else "stratified by class" if table.classes else "at random"
     line = "%s: no validation data given; %d of %d samples (%.0f %%) held out %s, seed %d%s"
     hint = "; so few judge little" if len(valid) < FEW_HELD_OUT else ""

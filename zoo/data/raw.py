@@ -35,6 +35,8 @@ class ReadOptions:
         skip_broken: Whether items of a torch dataset that cannot be read stay without a label of their own, to be left out.
         tasks: Names of several tasks; ``label_columns`` then has the column of each, with its labels in any form. Without them the
             label may also be in a column of such a name.
+        header_group: What is taken as the group instead of a column of ``columns``: an attribute of DICOM headers, or ``none``; see
+            ``zoo.data.splits.patients``.
     """
 
     columns: Mapping[str, Any] = field(default_factory=dict)
@@ -46,6 +48,7 @@ class ReadOptions:
     keep_unreadable: bool = False
     skip_broken: bool = False
     tasks: tuple[str, ...] = ()
+    header_group: str = ""
 
     def __post_init__(self) -> None:
         # Columns of a DataFrame, and of a file without header, may be numbers.

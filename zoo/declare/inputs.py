@@ -38,8 +38,9 @@ class Image:
         window: Centre and width of the values of a grey DICOM file that become 0 to 1, after its rescale (Hounsfield units
             for CT); None uses the file's own.
         ready_made: Whether the model was trained on float tensors outside [0, 1], which are its inputs as they are.
-        squash: Whether the resize for evaluation gives both edges their size whatever the aspect ratio, as SigLIP was trained; else
-            the image is resized to cover the size, and its centre is cut out.
+        squash: Whether the resize for evaluation gives both edges their size whatever the aspect ratio, as SigLIP was trained, and of
+            that ``crop`` cuts out the centre, as DeiT's processor does; else the image is resized to cover the size, and its centre
+            is cut out.
     """
 
     size: int | tuple[int, int] = 224
@@ -67,7 +68,6 @@ class Image:
             (not (is_finite(self.crop) and 0 < self.crop <= 1), f"crop is {self.crop!r}; it must be in (0, 1]"),
             (self.interpolation not in INTERPOLATIONS, f"interpolation {self.interpolation!r} is none of {INTERPOLATIONS}"),
             (not _is_window(self.window), f"window is {self.window}; give {_WINDOW}"),
-            (self.squash and self.crop != 1, f"crop is {self.crop!r}; with squash nothing is cut off, so leave it out"),
         ]
         check("Image", faults)
 

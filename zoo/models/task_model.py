@@ -313,7 +313,15 @@ class TaskModel(nn.Module):
         return fit(self, train, valid, **options, **unknown)
 
     def plan(self, train: Any, valid: Any = None, **options: Any) -> Preview:
-        """Preview ``fit`` with the same arguments, with its memory and time; see ``zoo.engine.preview.preview.preview``."""
+        """Preview ``fit`` with the same arguments, with its memory and time; see ``zoo.engine.preview.preview.preview``.
+
+        Of ``recipe="auto"`` it is the ``SearchPlan`` of ``zoo.select.recipe_search.plan``, which has other attributes.
+        """
+        if options.get("recipe") == "auto" or options.get("budget") is not None:
+            from zoo.select.recipe_search.plan import plan_auto
+
+            found: Any = plan_auto(self, train, valid, **options)
+            return found  # type: ignore[no-any-return]  # a union would be in the way of the many that plan one recipe
         from zoo.engine.preview.preview import preview
 
         return preview(self, train, valid, **options)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.data.images.transforms import resize_target
 from zoo.declare import BackboneSpec, Image, Inputs, Text
 from zoo.errors import SavedModelError, examples
 from zoo.saved.config import TEXT_FIELDS, Attached, Config, ZooConfig
@@ -18,6 +19,8 @@ from zoo.util.versions import versions
 if TYPE_CHECKING:
     from zoo.models.task_model import TaskModel
 
+PROCESSOR = "CLIPImageProcessor"  # of transformers, which resizes the shorter edge or both, crops and converts as it is told
+PICTURE = 3  # channels
 PIL_RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
 
 
@@ -79,11 +82,11 @@ def _fields(inputs: Inputs) -> dict[str, Any]:
 
 
 def preprocessor(inputs: Inputs) -> str:
-    """Return preprocessor_config.json; for images with the keys of transformers' image processors."""
+    """Return preprocessor_config.json; for images with the keys of transformers' image processors, by which they prepare as zoo does."""
     fields = _fields(inputs)
     if isinstance(inputs, Image):
         fields = {
-            "size": {"height": inputs.height, "width": inputs.width},
+            **_geometry(inputs),
             "crop_pct": inputs.crop,
             "resample": PIL_RESAMPLE[inputs.interpolation],
             "do_rescale": True,
@@ -94,6 +97,28 @@ def preprocessor(inputs: Inputs) -> str:
             "num_channels": inputs.channels,
         }
     return json.dumps(fields, indent=2)
+
+
+def _geometry(inputs: Image) -> dict[str, Any]:
+    """Return the class of transformers that resizes and crops as zoo does, with its keys.
+
+    Where no class does, the size has keys that all of them refuse, rather than such as would give the network other pictures.
+    """
+    height, width = resize_target(inputs)
+    size = {"height": height, "width": width}
+    if not inputs.squash and height == width:
+        size = {"shortest_edge": height}
+    elif not inputs.squash:
+        size = {"cover_height": height, "cover_width": width}
+    crops = not inputs.squash or inputs.crop != 1
+    return {
+        "image_processor_type": PROCESSOR,
+        "do_resize": True,
+        "size": size,
+        "do_center_crop": crops,
+        **({"crop_size": {"height": inputs.height, "width": inputs.width}} if crops else {}),
+        "do_convert_rgb": inputs.channels == PICTURE,
+    }
 
 
 def check_preprocessor(folder: Path, inputs: Inputs) -> None:
@@ -110,6 +135,9 @@ def check_preprocessor(folder: Path, inputs: Inputs) -> None:
     except (OSError, ValueError) as error:
         raise SavedModelError(f"{str(path)!r} cannot be read: {error}; restore it, or remove it") from error
     ours = json.loads(preprocessor(inputs))
+    earlier = {"height": inputs.height, "width": inputs.width} if isinstance(inputs, Image) else None  # the size that versions before wrote
+    if isinstance(theirs, dict) and "image_processor_type" not in theirs and theirs.get("size") == earlier:
+        ours["size"] = earlier
     odd = [key for key in ours if isinstance(theirs, dict) and key in theirs and theirs[key] != ours[key]]
     if odd or not isinstance(theirs, dict):
         differ = examples([f"{key} ({theirs[key]} and {ours[key]})" for key in odd]) or "all"

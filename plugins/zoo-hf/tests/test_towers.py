@@ -14,7 +14,7 @@ import torch
 import zoo_hf
 from test_image_families import told
 from tiny import BERT, CONFIGS
-from transformers import AutoModel, CLIPConfig, CLIPImageProcessor, CLIPModel, SiglipConfig, SiglipModel
+from transformers import AutoImageProcessor, AutoModel, CLIPConfig, CLIPImageProcessor, CLIPModel, SiglipConfig, SiglipModel
 from transformers import CLIPVisionModelWithProjection as Projection
 from zoo_hf import declared_families
 
@@ -109,13 +109,18 @@ def test_older_configurations_are_understood(form: str, whole: Callable[[str], t
         assert torch.equal(zoo.get(path).features(x), model.vision_model(x).pooler_output)
 
 
-def test_the_preparation_is_read_from_the_newer_file_where_the_older_is_none(whole: Callable[[str], tuple[Path, Any]]) -> None:
+def test_the_preparation_is_read_from_the_newer_file_first_as_transformers_does(whole: Callable[[str], tuple[Path, Any]]) -> None:
     path, _ = whole("clip")
+    (path / "preprocessor_config.json").write_text(json.dumps({"size": 99, "crop_size": 88}))
     processor = CLIPImageProcessor(size={"shortest_edge": 40}, crop_size={"height": 30, "width": 30}, image_mean=[0.1, 0.2, 0.3])
     (path / "processor_config.json").write_text(json.dumps({"image_processor": processor.to_dict(), "processor_class": "CLIPProcessor"}))
     inputs = zoo.get(path, weights=False).spec.inputs
     assert isinstance(inputs, zoo.Image)
     assert (inputs.size, inputs.crop, inputs.mean, inputs.interpolation) == ((30, 30), 0.75, (0.1, 0.2, 0.3), "bicubic")
+    theirs = AutoImageProcessor.from_pretrained(path)
+    assert (theirs.size.shortest_edge, theirs.crop_size.height) == (40, 30)
+    (path / "processor_config.json").write_text(json.dumps({"processor_class": "CLIPProcessor"}))  # as of transformers 4
+    assert zoo.get(path, weights=False).spec.inputs.size == (88, 88)  # type: ignore[union-attr]  # images
 
 
 def test_the_refusal_of_another_model_names_the_whole_ones_too(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def from_source(name: str, source: Source) -> zoo.BackboneSpec:
         raise zoo.ZooError(f"{name}: {error}") from error
     weights = source.weights(below, license_of(source))
     if family.reads == "image":
-        processor = image_processor(source, composite=family.composite)
+        processor = image_processor(source)
         check_processor(name, family, processor)
         pair = pair_of(name, config, stated, files=source.files, padding=padding_token(source)) if config != stated else None
         return described(name, config, weights=weights, processor=processor, pair=pair)
@@ -154,13 +154,15 @@ def padding_token(source: Source) -> int | None:
     )
 
 
-def image_processor(source: Source, composite: str) -> dict[str, Any]:
-    """Return the configuration of the image processor; newer models of images and texts have it in processor_config.json."""
-    told = read_table(source, "preprocessor_config.json")
-    if told or not composite:
-        return told
-    inner = read_table(source, "processor_config.json").get("image_processor")
-    return inner if isinstance(inner, dict) else {}
+def image_processor(source: Source) -> dict[str, Any]:
+    """Return the configuration of the image processor: of processor_config.json where that has one, as transformers 5 reads it."""
+    try:
+        inner = read_table(source, "processor_config.json").get("image_processor")
+    except FileNotFoundError:  # a cache that was filled when only the other was asked for, without network
+        if told := read_table(source, "preprocessor_config.json"):
+            return told
+        raise
+    return inner if isinstance(inner, dict) else read_table(source, "preprocessor_config.json")
 
 
 def sentence_parts(source: Source) -> dict[str, str]:

@@ -94,11 +94,16 @@ def geometry(family: Family, own: tuple[int, int], told: Mapping[str, Any]) -> t
     cropped = _cropped(kind, told) if told and not kind.share else None
     if cropped:
         share = _share(cropped[0], size[0])
-        return cropped, share, both and share == 1
+        return cropped, share, both and _cuts_alike(cropped, size, share)
     if family.uncropped and min(size) >= family.uncropped:
         return size, 1.0, True
     share = min(1.0, float(told.get("crop_pct") or _default_share(known, family, told)))
-    return size, share, both and share == 1 and not kind.share
+    return size, share, both and not kind.share
+
+
+def _cuts_alike(cropped: tuple[int, int], size: tuple[int, int], share: float) -> bool:
+    """Return whether a crop keeps one share of both edges, which a declared input has."""
+    return all(math.floor(edge / share) == whole for edge, whole in zip(cropped, size, strict=True))
 
 
 def _default_share(kind: ImageProcessor | None, family: Family, told: Mapping[str, Any]) -> float:
@@ -170,7 +175,7 @@ def _notes(kind: ImageProcessor, family: Family, told: Mapping[str, Any]) -> Ite
     if named and named not in PROCESSORS:
         instead = f"as that of {family.processor}ImageProcessor" if family.processor else "by its fields alone"
         yield f"its image processor is a {named}ImageProcessor, which zoo-hf does not know; its file is read {instead}"
-    if resized and resized[1] and cropped and cropped != resized[0]:
+    if resized and resized[1] and cropped and not _cuts_alike(cropped, resized[0], _share(cropped[0], resized[0][0])):
         yield (
             f"its image processor resizes both edges to {resized[0][0]} x {resized[0][1]} and cuts out {cropped[0]} x {cropped[1]}; "
             "here the aspect ratio is kept: the shorter edge is resized to that"

@@ -113,9 +113,24 @@ def test_a_probe_that_doubts_a_third_of_the_labels_warns_of_none() -> None:
     rng = np.random.default_rng(0)
     table = Table(list(range(100)), np.arange(100) % 2, ("a", "b"))
     probabilities = rng.dirichlet((2, 2), 100)
+    right = probabilities.argmax(1) == table.targets
+    probabilities[np.flatnonzero(~right)[::3]] = probabilities[np.flatnonzero(~right)[::3], ::-1]  # two of three are right then
     (finding,), figures = wrong_labels(Opened(table, {}), np.arange(100), table, probabilities)
     assert figures["suspects"] > 20
     assert finding.level == "note"
+
+
+@pytest.mark.parametrize(("share", "known"), [(0.5, 0.5), (0.9, 0.88), (0.5, 0.62)])
+def test_a_probe_that_is_hardly_better_than_the_most_frequent_class_doubts_no_label(share: float, known: float) -> None:
+    pytest.importorskip("cleanlab")
+    rng = np.random.default_rng(0)
+    targets = np.asarray(np.arange(200) >= 200 * share, dtype=np.int64)
+    guessed = np.where(rng.permutation(200) < 200 * known, targets, 1 - targets)
+    probabilities = np.where(np.eye(2)[guessed] > 0, 0.8, 0.2)
+    table = Table(list(range(200)), targets, ("a", "b"))
+    (finding,), figures = wrong_labels(Opened(table, {}), np.arange(200), table, probabilities)
+    assert (finding.level, finding.rows, figures["suspects"]) == ("note", (), 0)
+    assert f"right on {known:.0%} of the samples, always naming the most frequent class on {share:.0%}" in finding.message
 
 
 def test_without_cleanlab_the_part_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,7 +121,9 @@ def test_the_patient_of_dicom_images_is_read_where_no_column_names_one(tmp_path:
     assert [finding.count for finding in of(checked(tmp_path), "groups", "leak")] == [2]
     for path in tmp_path.rglob("*.dcm"):  # made anonymous: one id for all
         made(RNG.integers(0, 255, (32, 32)).astype(np.uint8), PatientID="ANON").save_as(path, enforce_file_format=True)
-    assert not of(checked(tmp_path), "groups")
+    (note,) = of(checked(tmp_path), "groups")
+    assert note.level == "note"
+    assert "'ANON' in 8 of them" in note.message
 
 
 def test_scans_without_a_window_are_read_through_the_one_that_is_given(tmp_path: Path) -> None:
@@ -131,3 +133,13 @@ def test_scans_without_a_window_are_read_through_the_one_that_is_given(tmp_path:
         made(RNG.integers(-900, 900, (32, 32)).astype(np.int16)).save_as(path, enforce_file_format=True)
     assert of(checked(tmp_path), "files")[0].count == 6
     assert not of(checked(tmp_path, window=(0.0, 2000.0)), "files")
+
+
+def test_patients_of_headers_are_groups_of_the_folds_of_a_check_unless_switched_off(tmp_path: Path) -> None:
+    for number in range(48):  # the size tells the patient, and the patient the label
+        path = tmp_path / "ab"[number // 4 % 2] / f"{number}.dcm"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = RNG.integers(0, 255, (24 + number // 4, 32)).astype(np.uint8)
+        made(pixels, PatientID=f"P{number // 4}").save_as(path, enforce_file_format=True)
+    together, apart = (checked(tmp_path, columns=columns).figures["shortcuts"] for columns in ({}, {"group": "none"}))
+    assert apart["image size"] > 0.95 > 0.8 > together["image size"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,17 @@ def test_other_backbones_and_classes_are_refused_with_all_differences(runs: list
     model(head="mlp", labels=LABELS).save(tmp_path / "mlp")
     with pytest.raises(OptionError, match=r"(?s)labels is.*head is 'mlp'"):
         zoo.select.soup([runs[0], tmp_path / "classes", tmp_path / "mlp"], VALID, out=tmp_path / "out")
+    zoo.get("zoo/glyphnet", weights=False).adapt(3, labels=LABELS).save(tmp_path / "other")
+    with pytest.raises(OptionError) as caught:
+        zoo.select.soup([runs[0], tmp_path / "other"], VALID, out=tmp_path / "out")
+    assert "/other': backbone is 'zoo/glyphnet', not 'toy/net' as that of " in str(caught.value)
+    assert "inputs" not in str(caught.value)
+    resized = model(labels=LABELS)
+    resized.inputs = dataclasses.replace(resized.inputs, size=48)
+    resized.save(tmp_path / "size")
+    with pytest.raises(OptionError, match=r"inputs has size=\[48, 48\], not size=\[\d+, \d+\] as that of") as caught:
+        zoo.select.ensemble([runs[0], tmp_path / "size"], VALID, out=tmp_path / "out")
+    assert "mean=" not in str(caught.value)
     with pytest.raises(OptionError, match="two runs or more"):
         zoo.select.soup(runs[:1], VALID, out=tmp_path / "out")
     with pytest.raises(OptionError, match="given twice"):

@@ -142,10 +142,8 @@ def test_dry_runs_end_with_the_budget(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(trial, "preview_job", ten_seconds)
     monkeypatch.setattr(search.time, "monotonic", lambda: now[0])
     run = auto(model(), tmp_path / "run", budget="15s")
-    assert now[0] == 20.0  # the probe's and the first one's of the others
-    notes = [row["note"] for row in run.candidates[1:]]
-    assert "it would take about" in notes[0]
-    assert all("too little to measure" in note for note in notes[1:])
+    assert now[0] == 10.0  # the probe's, as another one would end after the budget
+    assert all("too little to measure" in row["note"] for row in run.candidates[1:])
     assert run.choice == "the probe is kept: the budget of 15.0 s suffices for nothing else, not even for the shortest run"
 
 
@@ -219,3 +217,97 @@ def test_the_command_prints_a_table_that_fits_into_80_columns(
             main([*words[:-1], "other", *wrong])
         assert ended.value.code != 0
         assert wrong[0].strip("-") in capsys.readouterr().err
+
+
+def clocked(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> list[float]:
+    """Return a clock that stands still but for dry runs, training, judging and the end, each of which takes so many seconds."""
+    from zoo.select.recipe_search import auto, search, trial
+
+    now = [0.0]
+
+    def slow(real: Any, kind: str) -> Any:
+        def run(*given: Any, **options: Any) -> Any:
+            now[0] += seconds.get(kind, 0.0)
+            return real(*given, **options)
+
+        return run
+
+    monkeypatch.setattr(trial, "preview_job", slow(trial.preview_job, "dry_run"))
+    monkeypatch.setattr(search, "run_job", slow(search.run_job, "run"))
+    monkeypatch.setattr(search, "evaluate", slow(search.evaluate, "judging"))
+    monkeypatch.setattr(auto, "draw_candidates", slow(auto.draw_candidates, "end"))
+    monkeypatch.setattr(search.time, "monotonic", lambda: now[0])
+    return now
+
+
+@pytest.mark.parametrize(
+    ("seconds", "budget", "tried"),
+    [({"judging": 10.0}, 25, 2), ({"dry_run": 10.0}, 35, 3), ({"dry_run": 4.0, "end": 10.0}, 30, 2)],
+)
+def test_the_budget_holds_with_what_is_beside_the_training(
+    seconds: dict[str, float], budget: int, tried: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = clocked(monkeypatch, **seconds)
+    run = auto(model(), tmp_path / "run", budget=budget)
+    assert now[0] <= budget
+    assert len([row for row in run.candidates if row["score"] is not None]) == tried
+
+
+def test_the_time_before_the_first_run_is_of_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zoo.select.recipe_search import auto as module
+
+    now, real = clocked(monkeypatch), module.check_auto
+
+    def slow(options: Any) -> None:
+        now[0] += 20.0
+        real(options)
+
+    monkeypatch.setattr(module, "check_auto", slow)
+    assert "the budget is 15.0 s, so nothing else was tried" in auto(model(), tmp_path / "run", budget="15s").choice
+
+
+@pytest.mark.usefixtures("toys")
+def test_a_run_that_takes_longer_than_estimated_is_stopped_with_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zoo.engine.train import trainer
+
+    now, real = clocked(monkeypatch), trainer.Training._epoch
+
+    def slow(self: Any, epoch: Any) -> Any:
+        now[0] += 0.0 if epoch.solved else 100.0
+        return real(self, epoch)
+
+    monkeypatch.setattr(trainer.Training, "_epoch", slow)
+    net = model()
+    run = auto(net, tmp_path / "run", budget="90s")
+    assert now[0] == 100.0  # one epoch, which was estimated to take no time
+    assert [row["name"] for row in run.candidates if row["score"] is not None] == ["probe"]
+    assert "its run was stopped, as it took longer than estimated and the budget of 90.0 s was over" in run.candidates[1]["note"]
+    assert difference(values(zoo.load(run.dir)), values(net)) == 0.0
+
+
+def test_the_plan_of_a_choice_says_what_it_would_try_and_take_and_leaves_the_model_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from zoo.select.recipe_search import search
+
+    monkeypatch.setattr(search, "run_job", lambda *_: pytest.fail("a plan runs nothing"))
+    net = model()
+    before = values(net)
+    told = net.plan(*DATA, recipe="auto", batch_size=8, epochs=8).to_dict()
+    assert difference(before, values(net)) == 0.0
+    assert (told["samples"], told["valid"], told["budget"], told["given"]) == (36, 24, 60.0, False)
+    assert (told["candidates"][0]["name"], told["candidates"][0]["epochs"]) == ("probe", (1,))
+    whole = next(one for one in told["candidates"] if one["name"] == "layer-decay")
+    assert whole["epochs"] == (3, 5, 8)
+    assert 0 < whole["seconds"][0] < whole["seconds"][-1] < told["seconds"]
+    assert net.plan(*DATA, recipe="auto", budget="10min", batch_size=8, epochs=2).to_dict()["budget"] == 600.0
+    with pytest.raises(OptionError, match="budget is for recipe='auto'"):
+        net.plan(*DATA, recipe="top", budget="10min")
+    with pytest.raises(OptionError, match="log_with: a tracker"):
+        net.plan(*DATA, recipe="auto", log_with="tensorboard")
+
+
+def test_the_rounds_of_a_plan_take_what_the_longest_runs_take() -> None:
+    from zoo.select.recipe_search.plan import of_rounds
+
+    assert of_rounds([]) == 0.0
+    assert of_rounds([(1.0, 2.0, 4.0)]) == 4.0  # one alone runs wholly at once
+    assert of_rounds([(1.0, 2.0, 4.0), (2.0, 4.0, 8.0), (3.0, 6.0, 12.0)]) == 6.0 + (6.0 + 4.0) + 12.0

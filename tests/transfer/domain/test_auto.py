@@ -290,3 +290,18 @@ def test_folders_of_unlabelled_samples_are_told_in_one_line_and_a_candidate_name
     assert caplog.text.count("no name of the target is a class of the source") == 1
     with pytest.raises(SavedModelError, match=r"finished and its model was not kept.*the chosen one is in '.*run'"):
         zoo.load(out / "candidates" / "mcc")
+
+
+def test_a_tracker_is_refused_with_the_remedy_of_python_as_no_command_has_one(tmp_path: Path) -> None:
+    with pytest.raises(OptionError) as caught:
+        plain(2).fit(SOURCE, VALID, out=tmp_path, quiet=True, objective=DomainAdaptation(TARGET[0]), log_with="tensorboard")
+    assert "several are made; name a method: DomainAdaptation(target, method='coral')" in str(caught.value)
+    assert "zoo train" not in str(caught.value)
+
+
+def test_the_labels_of_a_target_are_not_warned_of_as_they_are_not_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    target = (TARGET[0], [("?", "dark", "Dark")[row % 3] for row in range(len(TARGET[0]))])
+    how: dict[str, Any] = {"recipe": "full", "epochs": 1, "augment": "none", "workers": 0, "quiet": True}
+    plain(2).fit(SOURCE, False, out=tmp_path, objective=DomainAdaptation(target, method="coral"), **how)
+    assert "differ in case" not in caplog.text
+    assert "open set" in caplog.text

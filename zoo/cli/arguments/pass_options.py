@@ -29,6 +29,7 @@ def pass_options(command: argparse.ArgumentParser, *, skips: bool = True) -> Non
         help="pixels of the images, one number or height and width, where they differ from the model's",
     )
     command.add_argument("--overflow", choices=OVERFLOWS, help="what becomes of texts that are too long, where it differs from the model's")
+    command.add_argument("--max-length", type=int, metavar="N", help="most tokens of a text, where they differ from the model's")
     command.add_argument("--batch-size", type=int, metavar="N", help="samples per forward")
     if skips:
         text = "at an input that cannot be read: stop with an error (default), or skip it; its row is empty and has the error"
@@ -53,6 +54,7 @@ def pass_settings(options: argparse.Namespace) -> dict[str, Any]:
         "on_error": getattr(options, "on_error", None),
         "root": options.root,
         "overflow": options.overflow,
+        "max_length": options.max_length,
         "image_size": options.image_size,
         "prompt_name": getattr(options, "prompt_name", None),
         "split": getattr(options, "split", None),

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from zoo.cli.arguments.parser import Commands
 from zoo.cli.commands.training import add_arguments, read_settings
 from zoo.cli.job import find_declared, job_of
 from zoo.cli.output.stdout import Output, format_parameters, table
 from zoo.engine.runtime.progress import in_time_units
-from zoo.errors import OptionError
 from zoo.util.numbers import in_units
 
 if TYPE_CHECKING:
     from zoo.engine.preview.report import GroupPlan, PhasePlan, Preview
+    from zoo.engine.train.job import Job
+    from zoo.select.recipe_search.plan import CandidatePlan
 
 
 def register(commands: Commands) -> None:
@@ -31,9 +32,10 @@ def register(commands: Commands) -> None:
 def plan(options: argparse.Namespace, out: Output) -> None:
     """Print the preview of a run."""
     settings = read_settings(options)
-    if "auto" in settings:
-        raise OptionError("--recipe auto tries several recipes, and a plan is of one; name it")
     job = job_of(find_declared(options.name, settings), options.data, settings, divided=bool(settings["baselines"]))
+    if "auto" in settings:
+        _plan_search(job, settings, out, as_json=options.json)
+        return
     from zoo.data.open import UNMEASURED
     from zoo.engine.preview.preview import preview_job
 
@@ -57,6 +59,35 @@ def plan(options: argparse.Namespace, out: Output) -> None:
         print(f"none of the {preview.samples} samples are held out, {UNMEASURED}\n")
     seconds = in_time_units(preview.seconds)
     print(f"estimated: {in_units(preview.memory)} of memory at the peak on {preview.device} ({preview.precision}), {seconds}")
+
+
+def _plan_search(job: Job, settings: Mapping[str, Any], out: Output, *, as_json: bool) -> None:
+    """Print what --recipe auto would try and take."""
+    from zoo.select.recipe_search.halving import DEFAULT_RUNS, seconds_of
+    from zoo.select.recipe_search.plan import plan_search
+
+    found = plan_search(job.model, settings["auto"], job.open_data, seconds=seconds_of(settings["budget"]))
+    if as_json:
+        out.json(found.to_dict())
+        return
+    print(f"{found.backbone}, auto: {found.samples} training samples, {found.valid or 'none'} for validation\n")
+    print(table(map(_candidate_row, found.candidates), ("candidate", "trained", "epochs", "time", "memory"), right=(1, 2, 3, 4)))
+    for name, why in found.left_out.items():
+        print(f"{name}: left out: {why}")
+    usual = f"those of the probe and of {DEFAULT_RUNS} runs of the default recipe, a minute at least; --budget gives another"
+    print(
+        "\nthe probe is fitted first; then the others run for the first number of epochs, the better half of them for the next, and so on"
+    )
+    print(f"budget: {in_time_units(found.budget)}{'' if found.given else f', {usual}'}")
+    print(
+        f"estimated: {in_time_units(found.seconds)} for all rounds at the most, and {in_time_units(found.measured)} for dry runs; "
+        "what the budget does not suffice for is left out"
+    )
+
+
+def _candidate_row(one: CandidatePlan) -> tuple[object, ...]:
+    epochs, seconds = ", ".join(map(str, one.epochs)), ", ".join(map(in_time_units, one.seconds))
+    return one.name, format_parameters(one.trained), epochs, seconds, in_units(one.memory)
 
 
 def _group_rows(preview: Preview) -> Iterator[tuple[object, ...]]:

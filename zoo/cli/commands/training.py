@@ -83,7 +83,11 @@ def add_run_arguments(command: argparse.ArgumentParser) -> None:
     add("--out", metavar="DIR", help="the run directory")
     add("--resume", action="store_true", default=None, help="go on from the newest checkpoint in --out")
     add("--classes", metavar="A,B", help=f"the classes, in the order of the model's outputs; else all that the data have{QUOTED}")
-    add("--group", metavar="COL", help="column whose values, such as patients, no split or fold divides; short for --columns group=COL")
+    add(
+        "--group",
+        metavar="COL",
+        help="column, or attribute of DICOM headers, whose values no split or fold divides; none: no groups; short for --columns group=COL",
+    )
     add(
         "--head",
         help="linear, mlp, tokens, zero-shot (of a dual encoder, from the names of the classes; of flyp the default), or a plugin's",
@@ -121,7 +125,7 @@ def train(options: argparse.Namespace, out: Output) -> None:
         _check_baselines(merged, options.num_processes)
     launch_ranks(options.words, options.num_processes, check=lambda: find_declared(options.name, merged))
     with errors_once(debug=options.debug), ending_early():
-        run = _train(options.name, options.data, merged)
+        run = _train(options.name, options.data, merged, started=options.started)
     if rank():
         return
     auto = {"candidates": run.candidates, "choice": run.choice} if run.candidates else {}
@@ -186,7 +190,7 @@ def demo(options: argparse.Namespace, out: Output) -> None:
     run_demo(options.out)
 
 
-def _train(name: str, data: str, settings: dict[str, Any]) -> Run:
+def _train(name: str, data: str, settings: dict[str, Any], *, started: float) -> Run:
     backbone = find_declared(name, settings)
     from zoo.engine.options.begun import began_validated
 
@@ -205,7 +209,7 @@ def _train(name: str, data: str, settings: dict[str, Any]) -> Run:
             from zoo.select.recipe_search.halving import seconds_of
 
             more = {"seconds": seconds_of(settings["budget"]), "out": settings["out"], "resume": resume, "quiet": bool(settings["quiet"])}
-            return run_auto(job.model, settings["auto"], job.open_data, **more)
+            return run_auto(job.model, settings["auto"], job.open_data, **more, started=started)
         if settings["baselines"]:
             from zoo.select.negative_transfer import run_with_baselines
 

@@ -71,7 +71,7 @@ def _form(match: re.Match[str]) -> str:
         return match[0]  # it may be a part of a name, and a value without its like on the command line would get lost
     flag = _of_fuse(match["name"], named, value) or named or _own_flag(match["name"], match["value"])
     if not flag:
-        return f"--set {match['name']}={value.strip(chr(39))}" if _is_set(match["name"], value) else match[0]
+        return f"--set {match['name']}={_plain(value)}" if _is_set(match["name"], value) else match[0]
     flag = flag.removesuffix(" on the command line")
     if " " in flag or not _WRITTEN.fullmatch(value):
         return flag
@@ -84,7 +84,7 @@ def _of_fuse(name: str, named: str | None, value: str) -> str:
         return " or ".join(f"{flag} none" for flag in sorted(_flags.known) if flag.endswith("-weights"))
     of_run = named == "--resume" or (name == "out" and not named)
     is_fuse = "--set" in _flags.known and "--resume" not in _flags.known
-    return f"--set {name}={value.strip(chr(39))}" if of_run and is_fuse else ""
+    return f"--set {name}={_plain(value)}" if of_run and is_fuse else ""
 
 
 def _columns(name: str, value: str) -> str:
@@ -104,6 +104,11 @@ def _is_set(name: str, value: str) -> bool:
     from zoo.engine.options.config import OPTIONS  # here, as few messages need it
 
     return name in OPTIONS
+
+
+def _plain(value: str) -> str:
+    """Return a value as it is typed, and as TOML has it: without quotes, ``true`` and ``false`` in lower case."""
+    return value.lower() if value in _SWITCHED else value.strip("'")
 
 
 def _own_flag(name: str, value: str) -> str:

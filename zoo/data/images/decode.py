@@ -27,8 +27,8 @@ import PIL.Image
 from PIL.Image import Transpose
 
 from zoo.data.images import codecs
-from zoo.data.images.scans.dicom import WindowLevel, is_dicom, read_dicom
-from zoo.data.images.scans.nifti import ARRAYS, VOLUMES, load_array
+from zoo.data.images.scans.dicom import DICOM, WindowLevel, is_dicom, read_dicom
+from zoo.data.images.scans.nifti import ARRAYS, IS_VOLUME, VOLUMES, load_array
 from zoo.errors import CorruptInputError, DataError, count
 
 _ORIENTATION = 0x0112
@@ -45,7 +45,6 @@ _UPRIGHT = {
 }
 _SIGNATURES = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"GIF8": "GIF", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"RIFF": "WebP"}
 _MODES = {1: "L", 3: "RGB"}
-DICOM = (".dcm", ".dicom")
 
 
 def decode(source: Any, channels: int = 3, name: str = "", *, at_least: int = 0, window: WindowLevel | None = None) -> PIL.Image.Image:
@@ -84,7 +83,7 @@ def decode(source: Any, channels: int = 3, name: str = "", *, at_least: int = 0,
 def _decode_file(path: str, channels: int, at_least: int, window: WindowLevel | None) -> PIL.Image.Image:
     name = repr(path)
     if path.lower().endswith(VOLUMES):
-        raise CorruptInputError(f"{name} is a volume, and the model reads images; take a backbone that `zoo list --modality volume` shows")
+        raise CorruptInputError(f"{name} {IS_VOLUME}")
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116  # opening a pipe would wait for its writer
             raise CorruptInputError(f"{name} is no regular file, but a folder, a pipe or a device; remove it")

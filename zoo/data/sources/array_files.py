@@ -117,7 +117,11 @@ def _joined(parts: Mapping[str, Mapping[str, str]], path: Path, shapes: Mapping[
 def _part(keys: Mapping[str, str], path: Path, shapes: Mapping[str, tuple[int, ...]], options: ReadOptions) -> Raw:
     shape, source = shapes[keys["input"]], repr(str(path))
     samples = shape[0] if shape else 0
-    beside = {role: key for role, key in keys.items() if role == "group" or (role == "label" and options.labelled is not False)}
+    beside = {
+        role: key
+        for role, key in keys.items()
+        if (role == "group" and not options.header_group) or (role == "label" and options.labelled is not False)
+    }
     least = 4 if options.reads == "volume" else 3
     if len(shape) < least:
         wanted = "(samples, depth, height, width)" if least == 4 else "(samples, height, width), or with channels behind"

@@ -15,6 +15,7 @@ from zoo.data.sources.image_files import IMAGE_SUFFIXES, describe_unread, entrie
 from zoo.data.sources.tables import frames
 from zoo.data.sources.tables.columns import has_labels, names_files
 from zoo.data.sources.tables.table_files import parse_file
+from zoo.data.splits.patients import near_attribute
 from zoo.data.table import SPLIT_WORDS, looks_like_valid, part_of_data, split_word
 from zoo.errors import DataError, OptionError, did_you_mean, examples
 from zoo.tasks.labels.names import class_order
@@ -81,6 +82,8 @@ def _read_part(folder: Path, subfolders: dict[str, str], options: ReadOptions, *
     elif options.named or options.root:
         given = " and ".join(filter(None, (options.named, f"root={str(options.root)!r}" if options.root else "")))
         remedy = "write one with a row per image (file_name, label and such columns), or leave the option out"
+        if near := near_attribute(str(options.columns.get("group", ""))):
+            remedy += f"; of DICOM files an attribute of the headers may be the group{near}"
         raise OptionError(f"{given} needs a table, and {str(folder)!r} has no {' or '.join(METADATA)}; {remedy}")
     if by_class:
         return _read_classes(folder, subfolders)

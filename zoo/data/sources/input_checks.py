@@ -7,6 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from zoo.data.images.scans.dicom import DICOM
+from zoo.data.images.scans.nifti import IS_VOLUME, NO_VOLUME, VOLUMES
+from zoo.data.sources.image_files import PICTURE_SUFFIXES
+from zoo.data.table import PIXELS
 from zoo.errors import DataError, count, examples
 
 
@@ -62,6 +66,25 @@ def refuse_nul(inputs: Sequence[Any], source: str) -> None:
     rows = [f"row {row} ({item!r})" for row, item in enumerate(inputs) if isinstance(item, str) and "\0" in item]
     if rows:
         raise DataError(f"{source}: {count(len(rows), 'path')} with a NUL character, which no file has in its name: {examples(rows)}")
+
+
+def refuse_other_kind(inputs: Any, reads: str, source: str) -> None:
+    """Check that the files are not all of a kind that the model does not read: volumes for one of images, pictures for one of volumes.
+
+    Single ones are refused when they are read, or left out.
+
+    Raises:
+        DataError: Naming some.
+    """
+    if reads not in PIXELS or not isinstance(inputs, list) or not inputs or not all(isinstance(item, str) for item in inputs):
+        return
+    if reads == "image":
+        others, fault = all(item.lower().endswith(VOLUMES) for item in inputs), IS_VOLUME
+    else:
+        others, fault = all(item.lower().endswith((*PICTURE_SUFFIXES, *DICOM)) for item in inputs), NO_VOLUME
+    if others:
+        each = "it" if len(inputs) == 1 else "each of them"
+        raise DataError(f"{source} has {count(len(inputs), 'file')}: {examples(list(map(repr, inputs)))}; {each} {fault}")
 
 
 def refuse_swapped(first: Any, label: Any, source: str) -> None:

@@ -16,6 +16,7 @@ from zoo.data.raw import Indicators, Raw, ReadOptions, TaskLabels, join
 from zoo.data.sources import array_files, conll, folders, memory
 from zoo.data.sources.cells import is_empty
 from zoo.data.sources.image_files import IMAGE_SUFFIXES
+from zoo.data.sources.input_checks import refuse_other_kind
 from zoo.data.sources.locate import place_files
 from zoo.data.sources.other_libraries import as_frame, imported_class, is_saved_dataset, open_saved_dataset, remedy_of_items, remedy_of_type
 from zoo.data.sources.tables import frames, table_files
@@ -54,6 +55,8 @@ def read(source: Any, options: ReadOptions) -> Raw:
         OptionError: If ``columns`` are given for a source without columns.
     """
     raw = _read(source, options)
+    if not options.keep_unreadable:
+        refuse_other_kind(raw.inputs, options.reads, raw.source)
     if options.labelled and raw.labels is None:
         pairs = isinstance(source, list) and all(isinstance(item, tuple) and len(item) == 2 for item in source[:SAMPLED_ROWS])
         hint = f"; {remedy_of_items(source)}" if pairs and source else ""

@@ -67,7 +67,7 @@ def find_leak(train: Table, valid: Table) -> Leak | None:
     return Leak(len(both), len(pairs), rows, tolerated, tuple(lines)) if lines else None
 
 
-def check_leak(train: Table, valid: Table, *, allow: bool) -> dict[str, Any] | None:
+def check_leak(train: Table, valid: Table, *, allow: bool, of_groups: str = "") -> dict[str, Any] | None:
     """Check that no file and no group is on both sides; return what is shared, for the record, or None.
 
     Equal texts are only logged, and so are equal samples in memory.
@@ -76,6 +76,7 @@ def check_leak(train: Table, valid: Table, *, allow: bool) -> dict[str, Any] | N
         train: The training data.
         valid: The validation data.
         allow: Log a leak instead of refusing it.
+        of_groups: Where the groups come from, if no column names them.
 
     Raises:
         LeakError: Listing pairs of samples.
@@ -84,7 +85,8 @@ def check_leak(train: Table, valid: Table, *, allow: bool) -> dict[str, Any] | N
     if leak is None:
         return None
     if not allow and (leak.groups or not leak.tolerated):
-        raise LeakError(fault_list("the validation data are not independent of the training data:", leak.lines, _REMEDY))
+        lines = [*leak.lines, of_groups] if of_groups and leak.groups else leak.lines
+        raise LeakError(fault_list("the validation data are not independent of the training data:", lines, _REMEDY))
     log.warning("%s: %s; this flatters the validation metrics", valid.source, "; ".join(leak.lines))
     return leak.to_dict()
 

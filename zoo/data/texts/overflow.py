@@ -102,7 +102,8 @@ def refuse_long(table: Table, long: Mapping[int, Encoded], max_length: int) -> N
         RefusedTextsError: Naming the first ones.
     """
     if long:
-        remedy = "shorten them, give a larger max_length, or take overflow='windows' or overflow='truncate'"
+        larger = "give a larger max_length (zoo predict --max-length N; zoo train --set max_length=N, whose model keeps it)"
+        remedy = f"shorten them, {larger}, or take overflow='windows' or overflow='truncate'"
         reasons = {row: f"has {_tokens(whole)} tokens of at most {max_length}" for row, whole in long.items()}
         raise RefusedTextsError(table, reasons, f"{'exceeds' if len(long) == 1 else 'exceed'} {max_length} tokens", remedy)
 

@@ -89,6 +89,13 @@ class Collectives:
                 dist.all_reduce(torch.from_numpy(values), group=self._group)
         return values
 
+    def of_first(self, values: Tensor) -> Tensor:
+        """Return the values of the first rank, on the device and in the type of this rank's; those of others are passed over."""
+        if self._group is None:
+            return values
+        sent = values.detach().float() if values.element_size() < 4 and values.is_floating_point() else values.detach()
+        return torch.from_numpy(self.fill((sent if self.rank == 0 else torch.zeros_like(sent)).cpu().numpy().copy())).to(values)
+
     def total(self, value: float) -> float:
         """Return the sum of a number over all ranks, equal on each."""
         return value if self._group is None else sum(self.gather(value))

@@ -46,6 +46,7 @@ def evaluate(
     positive: str | None = None,
     window: tuple[float, float] | None = None,
     overflow: str | None = None,
+    max_length: int | None = None,
     image_size: int | tuple[int, int] | None = None,
     drop_other_classes: bool = False,
     metrics: str | Sequence[str] | Mapping[str, Callable[..., Any]] | None = None,
@@ -82,6 +83,7 @@ def evaluate(
         positive: Of two classes the one that these two and ``average_precision`` are about; the last one where None.
         window: Centre and width through which scans are shown, where it differs from the model's.
         overflow: What becomes of texts that are too long, where it differs from the model's: ``truncate``, ``error`` or ``windows``.
+        max_length: Most tokens of a text, where they differ from the model's.
         image_size: Height and width in pixels, where they differ from the model's; one number means a square.
         drop_other_classes: Leave out the samples whose label is none of the model's, instead of refusing them.
         metrics: Names of further metrics, such as ``["mcc", "kappa"]`` or ``all``, see docs/metrics.md; or functions of your own by name,
@@ -108,7 +110,7 @@ def evaluate(
         OptionError: If ``intervals`` or ``specificity`` is out of range, or the task has none.
     """
     how: dict[str, Any] = {"window": window, "overflow": overflow, "image_size": image_size, "batch_size": batch_size, "workers": workers}
-    how |= {"device": device, "precision": precision, "on_error": on_error, "quiet": quiet}
+    how |= {"max_length": max_length, "device": device, "precision": precision, "on_error": on_error, "quiet": quiet}
     wanted, decoder, options, _ = check_together(
         "a model cannot be measured with these:",
         lambda: wanted_metrics(model, metrics, intervals=intervals, specificity=specificity, sensitivity=sensitivity),

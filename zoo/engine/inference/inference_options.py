@@ -10,7 +10,8 @@ from zoo.data.table import Table
 from zoo.data.unreadable_input import SKIPPED, Unreadable, UnreadableInputsError
 from zoo.declare import Inputs, Text
 from zoo.engine.loading.sources import channels_of, refuse_window
-from zoo.engine.runtime.input_changes import resized, with_overflow
+from zoo.engine.options.config import SHORTEST
+from zoo.engine.runtime.input_changes import resized, shortened, with_overflow
 from zoo.errors import CorruptInputError, DataError, OptionError, checked_fields, did_you_mean
 from zoo.models.task_model import TaskModel
 from zoo.util.numbers import is_whole, whole_of
@@ -27,6 +28,7 @@ class InferenceOptions:
     Attributes:
         window: Centre and width through which scans are shown, where it differs from the model's.
         overflow: What becomes of texts that are too long, where it differs from the model's: ``truncate``, ``error`` or ``windows``.
+        max_length: Most tokens of a text, where they differ from the model's.
         image_size: Height and width in pixels, where they differ from the model's; one number means a square.
         prompt_name: Name of a prompt of the backbone that is put before each text.
         batch_size: Samples per forward.
@@ -39,6 +41,7 @@ class InferenceOptions:
 
     window: tuple[float, float] | None = None
     overflow: str | None = None
+    max_length: int | None = None
     image_size: int | tuple[int, int] | None = None
     prompt_name: str | None = None
     batch_size: int = BATCH_SIZE
@@ -49,12 +52,14 @@ class InferenceOptions:
     quiet: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "batch_size", "workers"):  # as fit() reads them
+        for name in ("image_size", "batch_size", "workers", "max_length"):  # as fit() reads them
             object.__setattr__(self, name, whole_of(getattr(self, name)))
         if not is_whole(self.batch_size):
             raise OptionError(f"batch_size is {self.batch_size!r}; it must be a whole number")
         if self.batch_size < 1:
             raise OptionError(f"batch_size is {self.batch_size}; it must be at least 1")
+        if self.max_length is not None and not (is_whole(self.max_length) and self.max_length >= SHORTEST):
+            raise OptionError(f"max_length is {self.max_length!r}; it must be a whole number of tokens, {SHORTEST} or more")
         if self.workers is not None and not (is_whole(self.workers) and self.workers >= 0):
             raise OptionError(f"workers is {self.workers!r}; it must be a whole number, 0 or more")
         if self.on_error not in ON_ERROR:
@@ -95,6 +100,8 @@ def inputs_in_use(model: TaskModel, table: Table, options: InferenceOptions) -> 
     inputs = model.inputs
     if options.image_size is not None:
         inputs = resized(model, inputs, options.image_size)
+    if options.max_length is not None:
+        inputs = shortened(model, inputs, options.max_length)
     if options.overflow is not None:
         inputs = with_overflow(inputs, options.overflow, model.spec.modality)
     if options.window is None:

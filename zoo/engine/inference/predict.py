@@ -101,9 +101,9 @@ def predict_proba(model: TaskModel, inputs: Any, **options: Any) -> Array:
     Args:
         model: The model.
         inputs: Any source that ``zoo.data.open.open_data`` takes: paths, a folder, images, arrays; labels are ignored.
-        **options: ``split``, ``columns``, ``root``, ``window``, ``overflow``, ``image_size``, ``batch_size``, ``workers``, ``device``,
-            ``precision``, ``on_error`` (``skip`` gives NaN for what cannot be read) and ``quiet`` as in ``evaluate``; ``prompt_name``,
-            the name of a prompt of the backbone that is put before each text.
+        **options: ``split``, ``columns``, ``root``, ``window``, ``overflow``, ``max_length``, ``image_size``, ``batch_size``,
+            ``workers``, ``device``, ``precision``, ``on_error`` (``skip`` gives NaN for what cannot be read) and ``quiet`` as in
+            ``evaluate``; ``prompt_name``, the name of a prompt of the backbone that is put before each text.
 
     Raises:
         OptionError: If the model is a regression.

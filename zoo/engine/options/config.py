@@ -42,6 +42,9 @@ _FACTORS = MappingProxyType({f"trains={kind}": _PRODUCTS for kind in (*RANKED, "
 _BUDGET = MappingProxyType({"trains=adalora": "ranks are chosen among whole matrices, and each process has a part of them"})
 
 
+SHORTEST = 8  # tokens that a text may be cut to
+
+
 class Config(BaseModel):
     """Every option of one run, resolved; saved in ``run.json``, and compared when a run is resumed."""
 
@@ -220,7 +223,7 @@ class Config(BaseModel):
             flag="S",
         ),
     ] = None
-    max_length: Annotated[Int | None, Option("most tokens of a text", "of the backbone")] = Field(default=None, ge=8)
+    max_length: Annotated[Int | None, Option("most tokens of a text", "of the backbone")] = Field(default=None, ge=SHORTEST)
     overflow: Annotated[
         Literal["truncate", "error", "windows"] | None,
         Option(

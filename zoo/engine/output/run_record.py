@@ -29,6 +29,7 @@ def run_record(model: TaskModel, table: Table, decoder: Decoder, options: Infere
     used |= {"device": where.type, "precision": choose_precision(options.precision, where), "thresholds": decoder.thresholds}
     calibration = decoder.calibration
     used |= {"sets": decoder.sets, "ood": decoder.ood, "calibration": calibration and calibration.fields()}
+    used |= {} if options.max_length is None else {"max_length": options.max_length}
     used |= {} if decoder.top is None else {"top": decoder.top}
     used["prompt"] = model.inputs.prompts[options.prompt_name] if isinstance(model.inputs, Text) and options.prompt_name else None
     inputs, files, known = _digests(table)

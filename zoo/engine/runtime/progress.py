@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -46,7 +46,7 @@ class Progress:
         self.quiet, self.monitor = quiet, monitor
         self._bar: Any = None
         self._task: Any = None
-        self._shown = 0.0
+        self._shown, self._column = 0.0, 8
 
     def __enter__(self) -> Progress:
         if not self.quiet and sys.stderr.isatty():
@@ -68,6 +68,10 @@ class Progress:
     def due(self) -> bool:
         """Whether the bar should be updated now; checking is cheap, updating is not."""
         return self._bar is not None and time.monotonic() - self._shown >= REFRESH
+
+    def name_phases(self, names: Iterable[str]) -> None:
+        """Make the column of the phases as wide as the longest of their names, in the lines of all epochs."""
+        self._column = max(self._column, *map(len, names))
 
     def begin(self, what: str, total: int) -> None:
         """Start a bar of ``total`` steps."""
@@ -95,7 +99,7 @@ class Progress:
         trained = "train_loss" in record
         where = f"epoch {record['epoch']}/{epochs}  train {record['train_loss']:.4f}" if trained else "after training"
         parts = {
-            "where": f"{record['phase']:<8} {where}",
+            "where": f"{record['phase']:<{self._column}} {where}",
             "loss": f"  valid {record['loss']:.4f}" if "loss" in record else "",
             "metric": f"  {self.monitor} {score_text(self.monitor, record[self.monitor])}" if self.monitor in record else "",
             "rate": ("  cached" if cached else f"  {record['samples_per_second']:.0f} samples/s") if trained else "",

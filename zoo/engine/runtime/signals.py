@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,25 +24,38 @@ class Stopped(Exception):  # noqa: N818  # control flow inside the engine, never
     """Raised at a step boundary after a signal."""
 
 
+OUT_OF_TIME = 1000  # in place of the number of a signal, above all of them
+
+
 class StopFlag:
-    """Set by the first signal, polled by every loop.
+    """Set by the first signal or the end of the time, polled by every loop.
 
     Attributes:
-        signum: The signal that came, or 0.
+        sent: The signal that came, or 0.
+        deadline: When the time is over, by ``time.monotonic``.
     """
 
     def __init__(self) -> None:
-        self.signum = 0
+        self.sent, self.deadline = 0, math.inf
+
+    @property
+    def signum(self) -> int:
+        """The signal that came, ``OUT_OF_TIME`` after the deadline, or 0."""
+        return self.sent or (OUT_OF_TIME if time.monotonic() >= self.deadline else 0)
+
+    @signum.setter
+    def signum(self, number: int) -> None:
+        self.sent = number
 
     def poll(self) -> None:
-        """Raise ``Stopped`` if a signal came."""
+        """Raise ``Stopped`` if a signal came, or the time is over."""
         if self.signum:
             raise Stopped
 
     @property
     def name(self) -> str:
         """Name of the signal that came."""
-        return signal.Signals(self.signum).name
+        return "the end of its time" if self.signum == OUT_OF_TIME else signal.Signals(self.signum).name
 
     @property
     def exit_code(self) -> int:
@@ -93,7 +108,7 @@ def stop_signals() -> Iterator[StopFlag]:
     def handle(signum: int, _frame: FrameType | None) -> None:
         if os.getpid() != process:  # in a loader worker that was just forked; the parent handles it
             return
-        if flag.signum:
+        if flag.sent:
             os._exit(exit_code(signum))
         flag.signum = signum
         if signum == signal.SIGINT and sys.stderr.isatty():
@@ -114,7 +129,7 @@ def interrupted(stop: StopFlag, folder: Path, where: str) -> InterruptedRunError
     if not is_scratch(folder):
         place, remedy = f"{place}; a checkpoint is in {str(folder / 'checkpoint')!r}", how_to_go_on(folder)
     error = InterruptedRunError(f"{place}. {remedy}")
-    error.exit_code, error.place = stop.exit_code, place
+    error.exit_code, error.place, error.out_of_time = stop.exit_code, place, stop.signum == OUT_OF_TIME
     return error
 
 

@@ -46,13 +46,9 @@ class SolvedHead:
 
     def of_first(self, ranks: Ranks) -> SolvedHead:
         """Return the optimum that the first rank found; those of others may differ in the last digit. A collective."""
-
-        def shared(values: Tensor) -> Tensor:
-            return torch.from_numpy(ranks.fill((values if ranks.main else torch.zeros_like(values)).numpy().copy()))
-
         penalty, loss, converged = ranks.gather((self.penalty, self.loss, self.converged))[0]
-        bias = None if self.bias is None else shared(self.bias)
-        return SolvedHead(shared(self.weight), bias, penalty, loss, self.held_out, converged)
+        bias = None if self.bias is None else ranks.of_first(self.bias)
+        return SolvedHead(ranks.of_first(self.weight), bias, penalty, loss, self.held_out, converged)
 
     @property
     def record(self) -> dict[str, float | bool]:

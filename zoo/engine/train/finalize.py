@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -105,9 +105,16 @@ class Finalizer:
             with self._context.ranks.together():
                 logits = torch.from_numpy(np.asarray(self._data.infer(None, name)))
             self._objective.refit_bias(logits, source.table)
+            self._share(model.head.parameters())
             better = self._judge("refit-bias", asked=not validated)
         if not better:
             model.load_state_dict(before)
+
+    def _share(self, tensors: Iterable[Tensor]) -> None:
+        """Give tensors the values of the first rank, in place: those of others may differ in the last digit, on other hardware in more."""
+        with torch.no_grad():
+            for tensor in tensors:
+                tensor.copy_(self._context.ranks.of_first(tensor))
 
     def _judge(self, name: str, *, asked: bool = False) -> bool:
         """Validate averaged or mixed values, in one more record of the history; return whether they become the best."""
@@ -140,6 +147,7 @@ class Finalizer:
         with ranks.together():
             size = -(-config.samples // ranks.count)
             in_batches_that_fit(refresh, max(1, size // self._state.micro_batches), halved=None if ranks.lockstep else lambda: None)
+        self._share(buffer for buffer in model.buffers() if buffer.is_floating_point())
 
 
 def kept_before_tuning(history: Sequence[Mapping[str, Any]], best: Best) -> str:

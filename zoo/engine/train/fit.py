@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -137,7 +138,7 @@ def check_kinds(out: Any, **switches: Any) -> None:
         raise OptionError(fault_list("fit() got arguments of the wrong type:", faults))
 
 
-def run_job(job: Job, ranks: Ranks, out: str | Path | None, *, resume: bool) -> Run:
+def run_job(job: Job, ranks: Ranks, out: str | Path | None, *, resume: bool, deadline: float = math.inf) -> Run:
     """Fine-tune in a folder that the first rank claims; an error on one rank is raised on all.
 
     Args:
@@ -145,6 +146,7 @@ def run_job(job: Job, ranks: Ranks, out: str | Path | None, *, resume: bool) -> 
         ranks: The joined processes.
         out: Folder of the run; None takes the next free one below ``runs/``.
         resume: Continue exactly where the run in ``out`` stopped.
+        deadline: When the run is stopped as by a signal, by ``time.monotonic``.
 
     Returns:
         As ``fit``. Raises the same errors, except those of its arguments.
@@ -158,13 +160,13 @@ def run_job(job: Job, ranks: Ranks, out: str | Path | None, *, resume: bool) -> 
         job = replace(job, config=as_begun(config, begun, model.task), begun=True)
     try:
         with torch.inference_mode(False), torch.enable_grad():  # a caller may have gradients off
-            return _fit(job, folder, ranks)
+            return _fit(job, folder, ranks, deadline)
     finally:
         if ranks.main:
             release_folder(folder)
 
 
-def _fit(job: Job, folder: Path, ranks: Ranks) -> Run:
+def _fit(job: Job, folder: Path, ranks: Ranks, deadline: float) -> Run:
     model, config = job.model, job.config
     accelerator = make_accelerator(config.device, config.precision)
     with ranks.together():
@@ -192,8 +194,9 @@ def _fit(job: Job, folder: Path, ranks: Ranks) -> Run:
             return finished
     check_same_checkpoint(folder, saved.plain["run"]["steps"] if saved else None, ranks)
     with stop_signals() as stop, explained_size(model):
+        stop.deadline = deadline
         run = _train(job, tables, accelerator, folder, record, saved, stop=stop, ranks=ranks)
-        if signum := max(ranks.gather(stop.signum)):  # the signal came after the last poll
+        if signum := max(ranks.gather(stop.sent)):  # the signal came after the last poll
             stop.signum = signum
             raise ranks.known(too_late(stop, folder))
     return run

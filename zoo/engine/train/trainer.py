@@ -25,6 +25,7 @@ from zoo.engine.optim.lr_schedule import Plateau
 from zoo.engine.optim.nonfinite import Guard
 from zoo.engine.options.config import Config
 from zoo.engine.options.epochs import Epoch, list_epochs, next_phase, reads_pooled
+from zoo.engine.options.recipe import RESERVED
 from zoo.engine.rundir.checkpoint import Checkpoint
 from zoo.engine.rundir.checkpoint_writer import CheckpointWriter
 from zoo.engine.rundir.run_context import RunContext
@@ -105,6 +106,8 @@ class Training:
             elif ranks.rank:  # dropout must differ between ranks; the first draws as a single process would
                 torch.manual_seed(hash((context.config.seed, ranks.rank)) % 2**63)
             parts.optimizer.zero_grad(set_to_none=True)  # gradients that the caller left on the model
+            after = zip(RESERVED, (context.config.average, context.config.wise_ft < 1, context.config.refit_bias), strict=True)
+            context.progress.name_phases([*(epoch.phase.name for epoch in parts.epochs), *(name for name, wanted in after if wanted)])
             context.progress.note(headline(self.objective, context, parts.position if saved is not None else ""))
             self._reports.open()
             try:

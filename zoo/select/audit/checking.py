@@ -10,6 +10,7 @@ import numpy as np
 
 from zoo.data.splits.duplicates import equal_numbers, equal_rows
 from zoo.data.splits.folds import with_equal_in_groups
+from zoo.data.splits.patients import known_groups
 from zoo.data.table import PIXELS, Array, Table, names_of
 from zoo.engine.inference.inference_options import InferenceOptions
 from zoo.engine.runtime.progress import Progress
@@ -81,8 +82,8 @@ class Checking:
         facts = facts_of(table, self.kept, self._reporter("reading", len(table)), options.window) if table.reads in PIXELS else {}
         equal = equal_volumes(equal, facts["voxels"]) if table.reads == "volume" else equal
         audit.add([*duplicates(data, equal), *groups(data), *class_faults(data)])
-        if table.groups is None and table.reads in PIXELS:
-            audit.add(header_patients(data, facts["patient"]))
+        if table.groups is None and table.reads in PIXELS and not self.data.ungrouped:
+            table = self._with_patients(audit, facts)
         audit.figures["majority"] = majority(data)
         errors = broken(table, facts)
         audit.add([*broken_files(table, errors), *odd_values(table, facts, errors)])
@@ -99,6 +100,14 @@ class Checking:
         rows = sorted({row for finding in audit.findings for each in finding.rows for row in each})
         audit.names = dict(zip(rows, names_of(table.inputs, rows), strict=True))
         return audit
+
+    def _with_patients(self, audit: Audit, facts: Arrays) -> Table:
+        """Return the rows with the patients of DICOM headers as groups, which no fold of the following parts divides."""
+        known = known_groups(facts["patient"].tolist(), facts["study"].tolist())
+        audit.add(header_patients(self.data, known, np.char.startswith(facts["kind"], "DICOM")))
+        if known.divides:
+            self.data = replace(self.data, table=replace(self.data.table, groups=tuple(known.groups())))
+        return self.data.table
 
     def _near(self, audit: Audit, good: Array, facts: Arrays, equal: list[list[int]]) -> None:
         if "near-duplicates" in self.skip:

@@ -21,6 +21,7 @@ from zoo.saved.config import Config, read_config, read_members
 from zoo.saved.save import check_free
 from zoo.tasks.find import find_task
 
+_OF_BACKBONE = ("base", "options", "inputs", "features", "layer_groups")  # what follows from the backbone
 _SAME = ("backbone", "base", "options", "inputs", "features", "layer_groups", "head", "head_options")
 
 
@@ -180,12 +181,27 @@ def _members(folder: Path) -> list[Path]:
 
 
 def _differences(first: Candidate, other: Candidate, *, averaged: bool) -> list[str]:
+    """Return how a model differs from the first in what must be the same; of other architectures that alone, as the rest follows."""
     ours, theirs = first.config, other.config
-    pairs: list[tuple[str, Any, Any]] = [("task", find_task(ours.task).words, find_task(theirs.task).words)]
-    pairs += [(name, getattr(ours, name), getattr(theirs, name)) for name in ("num_classes", "labels")]
     names = _SAME if averaged else ("inputs",)
-    pairs += [(name, getattr(ours.zoo, name), getattr(theirs.zoo, name)) for name in names]
-    return [f"{str(other.folder)!r}: {name} is {b!r}, and of {str(first.folder)!r} {a!r}" for name, a, b in pairs if a != b]
+    pairs: dict[str, tuple[Any, Any]] = {"task": (find_task(ours.task).words, find_task(theirs.task).words)}
+    pairs |= {name: (getattr(ours, name), getattr(theirs, name)) for name in ("num_classes", "labels")}
+    pairs |= {name: (getattr(ours.zoo, name), getattr(theirs.zoo, name)) for name in names}
+    differ = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    if "backbone" in differ:
+        differ = {name: pair for name, pair in differ.items() if name not in _OF_BACKBONE}
+    if "head" in differ:
+        differ.pop("head_options", None)
+    return [f"{str(other.folder)!r}: {_difference(name, *pair)} of {str(first.folder)!r}" for name, pair in differ.items()]
+
+
+def _difference(name: str, ours: Any, theirs: Any) -> str:
+    """Return a difference in words; of mappings the entries that differ."""
+    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+        keys = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
+        values = [", ".join(f"{key}={side.get(key)!r}" for key in keys) for side in (theirs, ours)]
+        return f"{name} has {values[0]}, not {values[1]} as that"
+    return f"{name} is {theirs!r}, not {ours!r} as that"
 
 
 def metric_of(task: str, metric: str | None) -> tuple[str, bool]:

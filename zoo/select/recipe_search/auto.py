@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -28,7 +29,7 @@ from zoo.models.task_model import TaskModel
 from zoo.select.log_once import each_message_once
 from zoo.select.recipe_search.candidates import check_auto
 from zoo.select.recipe_search.folders import CANDIDATES, clear, take_over
-from zoo.select.recipe_search.halving import Choice, seconds_of
+from zoo.select.recipe_search.halving import Choice, Result, seconds_of
 from zoo.select.recipe_search.picture import draw_candidates
 from zoo.select.recipe_search.search import Search
 from zoo.select.recipe_search.take_values import take_values
@@ -78,8 +79,22 @@ def fit_auto(
         DataError: As ``fit``.
         InterruptedRunError: After Ctrl-C or SIGTERM.
     """
+    started = time.monotonic()
     refuse_second_run()
     check_kinds(out, resume=resume, quiet=quiet)
+    seconds, given = check_arguments(valid, budget, recipe, options | {"objective": objective})
+    with each_message_once():
+        config = list_trials(model, given, quiet=True)[0][-1].config
+        opening = partial(open_with_hold_out, *(partial(open_for_fit, model, train, judge, config) for judge in (valid, False)))
+        return run_auto(model, given, opening, seconds=seconds, out=out, resume=resume, quiet=quiet, started=started)
+
+
+def check_arguments(valid: Any, budget: Any, recipe: Any, options: dict[str, Any]) -> tuple[float | None, dict[str, Any]]:
+    """Return the seconds of a budget, None without one, and the options that are given.
+
+    Raises:
+        OptionError: For arguments that contradict the choice.
+    """
     seconds = seconds_of(budget)
     faults = [] if recipe == "auto" else [f"budget is for recipe='auto', and recipe is {recipe!r}; leave one of them out"]
     if valid is False:
@@ -87,11 +102,8 @@ def fit_auto(
     if faults:
         raise OptionError(fault_list("recipe 'auto' cannot run with these arguments:", faults))
     given = {name: value for name, value in options.items() if value is not None}
-    check_auto(given | {"objective": objective})
-    with each_message_once():
-        config = list_trials(model, given, quiet=True)[0][-1].config
-        opening = partial(open_with_hold_out, *(partial(open_for_fit, model, train, judge, config) for judge in (valid, False)))
-        return run_auto(model, given, opening, seconds=seconds, out=out, resume=resume, quiet=quiet)
+    check_auto(given)
+    return seconds, given
 
 
 def open_with_hold_out(held_out: Callable[[], Tables], everything: Callable[[], Tables]) -> Tables:
@@ -115,6 +127,7 @@ def run_auto(
     out: str | Path | None,
     resume: bool,
     quiet: bool,
+    started: float,
 ) -> Run:
     """Fine-tune a model by the best of the candidates; see ``fit_auto``.
 
@@ -126,6 +139,7 @@ def run_auto(
         out: Folder of the run.
         resume: Go on in it.
         quiet: Show nothing.
+        started: When the budget began, by ``time.monotonic``.
     """
     with each_message_once():
         trials, left_out = list_trials(model, options, quiet=quiet)
@@ -135,14 +149,23 @@ def run_auto(
                 tables = open_tables()
                 for trial in trials:
                     trial.tables = tables
-                return _chosen(model, trials, left_out, folder, seconds=seconds, quiet=quiet)
+                return _chosen(model, trials, left_out, folder, seconds=seconds, quiet=quiet, started=started)
         finally:
             with suppress(OSError):  # there are candidates, or none has begun
                 (folder / CANDIDATES).rmdir()
             release_folder(folder)
 
 
-def _chosen(model: TaskModel, trials: list[Trial], left_out: dict[str, str], folder: Path, *, seconds: float | None, quiet: bool) -> Run:
+def _chosen(
+    model: TaskModel,
+    trials: list[Trial],
+    left_out: dict[str, str],
+    folder: Path,
+    *,
+    seconds: float | None,
+    quiet: bool,
+    started: float,
+) -> Run:
     default, tables = trials[-1], trials[-1].tables
     assert tables is not None, "the data are open"
     record = _record(default, tables)
@@ -161,7 +184,8 @@ def _chosen(model: TaskModel, trials: list[Trial], left_out: dict[str, str], fol
     write_run(folder, record)
     try:
         with stop_signals() as stop:
-            search = Search(model, trials, left_out, folder=folder, budget=seconds, progress=progress, stop=stop)
+            how: dict[str, Any] = {"started": started, "close": partial(_take, model, trials, folder), "progress": progress, "stop": stop}
+            search = Search(model, trials, left_out, folder=folder, budget=seconds, **how)
             choice = search.run()
     except InterruptedRunError as error:
         raise going_on(error, folder, "recipe='auto'") from error
@@ -170,16 +194,21 @@ def _chosen(model: TaskModel, trials: list[Trial], left_out: dict[str, str], fol
 
 def _finish(model: TaskModel, trials: list[Trial], folder: Path, record: dict[str, Any], *, search: Search, choice: Choice) -> Run:
     """Take over the chosen run, and write the choice beside it."""
-    _load(model, trials, folder / choice.result.folder)
+    _take(model, trials, folder, search, choice.result)
     written = take_over(folder, choice.result.folder)
     found = search.write(choice)
-    draw_candidates(found["candidates"], folder / "auto.png", monitor=search.monitor)
     write_run(folder, written | {"auto": record["auto"] | found})
     if not trials[0].config.keep_checkpoints:
         clear(folder, [result.folder for result in search.results])
     run = read_finished(folder)
     assert run is not None, "the record of a finished run was written"
     return run
+
+
+def _take(model: TaskModel, trials: list[Trial], folder: Path, search: Search, result: Result) -> None:
+    """Give a model the values of a candidate's run, in place, and draw the picture of all candidates so far."""
+    _load(model, trials, folder / result.folder)
+    draw_candidates(search.rows(Choice(result, "")), folder / "auto.png", monitor=search.monitor)
 
 
 def _load(model: TaskModel, trials: list[Trial], folder: Path) -> None:

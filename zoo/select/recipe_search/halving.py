@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,6 +19,8 @@ from zoo.util.numbers import nan_for_none, score_text, without_nan
 SHARES = (0.25, 0.5, 1.0)  # of the epochs of tuning, one per round
 _UNITS = {"": 1.0, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 PROBE = "probe"
+DEFAULT_RUNS = 4  # of the default recipe, that the candidates may take without a budget
+LEAST_BUDGET = 60.0  # seconds, without a budget
 ONE_ERROR = 0.683  # share of draws within one standard error; see docs/decisions/recipes-are-chosen-by-halving.md
 
 
@@ -81,6 +85,28 @@ class Pace:
         return self.taken / self.estimated if self.estimated > 1.0 else 1.0
 
 
+@dataclass
+class Overheads:
+    """Seconds beside the training of candidates, the longest so far of each kind.
+
+    Attributes:
+        dry_run: Of the steps by which a candidate's time is estimated.
+        judging: Of the evaluation of a run with its draws.
+        end: Of what is done with the chosen run at the end.
+    """
+
+    dry_run: float = 0.0
+    judging: float = 0.0
+    end: float = 0.0
+
+    @contextmanager
+    def measured(self, kind: str) -> Iterator[None]:
+        """Measure the time of the block as one of a kind."""
+        started = time.monotonic()
+        yield
+        setattr(self, kind, max(getattr(self, kind), time.monotonic() - started))
+
+
 @dataclass(frozen=True)
 class Choice:
     """The chosen candidate and the reason in one line."""
@@ -107,6 +133,16 @@ def seconds_of(budget: Any) -> float | None:
             f"budget (--budget) is {budget!r}; it must be a duration above 0, such as '90s', '10min', '1h', or a number of seconds"
         )
     return seconds
+
+
+def usual_budget(before: float, default: float) -> float:
+    """Return the seconds of a search without a budget.
+
+    Args:
+        before: Those of the probe and of what is beside the runs.
+        default: Estimated ones of the default recipe.
+    """
+    return max(LEAST_BUDGET, before + DEFAULT_RUNS * default)
 
 
 def lengths_of(epochs: int, fixed: int, least: int = 1) -> tuple[int, ...]:
@@ -150,6 +186,32 @@ def best_runs(results: Sequence[Result], *, lower: bool) -> list[Result]:
         if result.name not in best or _rank(result, lower=lower) > _rank(best[result.name], lower=lower):
             best[result.name] = result
     return list(best.values())
+
+
+def rows_of(results: Sequence[Result], left_out: Mapping[str, str], choice: Choice | None, *, lower: bool) -> list[dict[str, Any]]:
+    """Return one row per candidate: its best run, with the seconds of all its runs; those that were left out last.
+
+    Args:
+        results: Those of all runs.
+        left_out: Why candidates were not tried, by their names.
+        choice: The choice, or None before it.
+        lower: Whether the lowest score is the best.
+    """
+    rows = []
+    for result in best_runs(results, lower=lower):
+        seconds = round(sum(one.seconds for one in results if one.name == result.name), 3)
+        chosen = choice is not None and choice.result.name == result.name
+        rows.append(_row(result, seconds=seconds, chosen=chosen, note=left_out.get(result.name, "")))
+    fields = dict.fromkeys(rows[0]) if rows else {}
+    tried = {row["name"] for row in rows}
+    missing = {name: note for name, note in left_out.items() if name not in tried}
+    return rows + [{**fields, "name": name, "chosen": False, "note": note} for name, note in missing.items()]
+
+
+def _row(result: Result, **more: Any) -> dict[str, Any]:
+    plain = asdict(result) | more
+    names = ("name", "recipe", "epochs", "score", "low", "high", "tuned", "seconds", "memory", "trained", "chosen", "note")
+    return {name: None if plain[name] != plain[name] else plain[name] for name in names}
 
 
 def choose(results: Sequence[Result], metric: str, *, lower: bool) -> Choice:

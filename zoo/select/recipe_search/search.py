@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +26,23 @@ from zoo.errors import DataError, InterruptedRunError, ZooError
 from zoo.models.task_model import TaskModel
 from zoo.saved.config import read_config
 from zoo.select.recipe_search.folders import CANDIDATES, clear, read_budget, read_results, read_spent, write_choice, write_result
-from zoo.select.recipe_search.halving import PROBE, SHARES, Choice, Pace, Result, affordable, best_runs, choose, survivors
+from zoo.select.recipe_search.halving import (
+    PROBE,
+    SHARES,
+    Choice,
+    Overheads,
+    Pace,
+    Result,
+    affordable,
+    choose,
+    rows_of,
+    survivors,
+    usual_budget,
+)
 from zoo.select.recipe_search.trial import Trial
 from zoo.tasks.find import find_task
 from zoo.tasks.task import Task
 from zoo.util.numbers import score_text
-
-DEFAULT_RUNS = 4  # of the default recipe, that the candidates may take without a budget
-LEAST_BUDGET = 60.0  # seconds, without a budget
 
 
 class Search:
@@ -45,6 +53,8 @@ class Search:
         trials: The candidates, the probe first and the default recipe last.
         left_out: Why others are not tried, by their names.
         folder: The folder.
+        started: When the choice began, by ``time.monotonic``: importing, opening the data and building the model are of its time.
+        close: Does with a result what is done with the chosen one at the end, to measure how long that takes.
         budget: Seconds of all together; None for what an earlier call in the folder had, or for those of the probe and of
             ``DEFAULT_RUNS`` runs of the default recipe, at least ``LEAST_BUDGET``.
         progress: Prints a line per candidate.
@@ -63,16 +73,18 @@ class Search:
         left_out: dict[str, str],
         *,
         folder: Path,
+        started: float,
+        close: Callable[[Search, Result], None],
         budget: float | None,
         progress: Progress,
         stop: StopFlag,
     ) -> None:
         self._model, self._trials, self._folder = model, trials, folder
-        self._progress, self._stop = progress, stop
+        self._progress, self._stop, self._close = progress, stop, close
         self.left_out, self.budget = dict(left_out), read_budget(folder) if budget is None else budget
         self.results = read_results(folder)
-        self._started = time.monotonic() - read_spent(folder)
-        self._pace, self._longest_dry_run = Pace(), 0.0
+        self._started = started - read_spent(folder)
+        self._pace, self._times = Pace(), Overheads()
         self._too_long: set[str] = set()
         job = trials[0].job()
         self._task, self._valid, self._config = find_task(model.task), job.open_data()[1], job.config
@@ -87,8 +99,10 @@ class Search:
         self._run(probe, None)
         if self._valid is None:
             return Choice(self.results[0], "the probe is kept: no samples could be held out to judge other candidates")
+        with self._times.measured("end"), untouched(self._model):
+            self._close(self, self.results[0])
         if self.budget is None:
-            self.budget = max(LEAST_BUDGET, self.spent + DEFAULT_RUNS * self._trials[-1].preview.seconds)
+            self.budget = usual_budget(self.spent + self._times.end, self._trials[-1].preview.seconds)
         if self.seconds_left <= 0 and len(self.results) == 1:  # a resumed choice may have tried others before
             reason = (
                 f"the probe alone took {in_time_units(self.spent)} with its dry run and evaluation, "
@@ -110,8 +124,8 @@ class Search:
 
     @property
     def seconds_left(self) -> float:
-        """Seconds of the budget that are left."""
-        return (self.budget or 0.0) - self.spent
+        """Seconds of the budget that are left, without those of the end."""
+        return (self.budget or 0.0) - self.spent - self._times.end
 
     def _rounds(self, alive: list[Trial]) -> None:
         for number in range(len(SHARES)):
@@ -126,20 +140,25 @@ class Search:
         """Return the result of a candidate in a round, of a shorter run where the time is short; None if it was not tried, or failed."""
         before = [result for result in self.results if result.name == trial.name]
         try:
-            if not before and self.seconds_left <= self._longest_dry_run:
+            if not before and self.seconds_left <= self._times.dry_run:
                 self._leave_out(trial, f"{self._left()} of the budget were left, too little to measure what it would take")
                 return None
             lengths = self._measured_lengths(trial)
             wanted = lengths[min(number, len(lengths) - 1)]
-            length = affordable(lengths, wanted, lambda length: trial.seconds(length) * self._pace.ratio, self.seconds_left)
+            length = affordable(lengths, wanted, lambda length: self._seconds(trial, length), self.seconds_left)
             known = [result for result in before if result.epochs == wanted or (length is not None and result.epochs >= length)]
             if known or length is None:
                 if not before:
-                    shortest = in_time_units(trial.seconds(lengths[0]) * self._pace.ratio)
+                    shortest = in_time_units(self._seconds(trial, lengths[0]))
                     self._leave_out(trial, f"it would take about {shortest}, and {self._left()} were left")
                 usable = known or before
                 return usable[-1] if usable else None
             return self._run(trial, None if length == lengths[-1] else length)
+        except InterruptedRunError as error:
+            if not error.out_of_time:
+                raise
+            self._leave_out(trial, f"its run was stopped, as it took longer than estimated and the budget of {self._total()} was over")
+            return before[-1] if before else None
         except Exception as error:  # of this candidate alone, such as memory, LoRA without PEFT, or a fault of PEFT; the others go on
             self.left_out[trial.name] = str(error) if isinstance(error, ZooError) else f"{type(error).__name__}: {error}"
             self._progress.note(f"auto: {trial.name} is left out: {self.left_out[trial.name]}")
@@ -151,14 +170,20 @@ class Search:
         self.left_out[trial.name] = why
         self._progress.note(f"auto: {trial.name} is left out: {why}")
 
+    def _seconds(self, trial: Trial, length: int) -> float:
+        """Return the estimated time of a run of so many epochs, with that of judging it."""
+        return trial.seconds(length) * self._pace.ratio + self._times.judging
+
+    def _total(self) -> str:
+        return in_time_units(self.budget or 0.0)
+
     def _left(self) -> str:
         return in_time_units(max(0.0, self.seconds_left))
 
     def _measured_lengths(self, trial: Trial) -> tuple[int, ...]:
         """Return the lengths of a candidate, after a dry run where there was none yet."""
-        started = time.monotonic()
-        lengths = trial.lengths
-        self._longest_dry_run = max(self._longest_dry_run, time.monotonic() - started)
+        with self._times.measured("dry_run"):
+            lengths = trial.lengths
         return lengths
 
     def _run(self, trial: Trial, length: int | None) -> Result:
@@ -169,16 +194,25 @@ class Search:
             if result.folder == folder:
                 return result
         self._progress.note(f"auto: {name}")
+        self._measured_lengths(trial)  # of the probe too, whose dry run tells what those of the others take at the least
         job, memory = trial.job(length), trial.memory
+        # The probe is always there to be kept.
+        deadline = math.inf if trial.name == PROBE else time.monotonic() + self.seconds_left - self._times.judging
         resume = (self._folder / folder / "run.json").is_file()
         with untouched(self._model):
             thresholds = self._model.thresholds
             started = time.monotonic()
             with joined(job.config.device, job.config.timeout) as ranks:
-                run = run_job(job, ranks, self._folder / folder, resume=resume)
+                try:
+                    run = run_job(job, ranks, self._folder / folder, resume=resume, deadline=deadline)
+                except InterruptedRunError as error:
+                    if error.out_of_time:
+                        clear(self._folder, [folder])
+                    raise
             seconds = max(time.monotonic() - started, sum(record["seconds"] for record in run.history))
             self._model.thresholds = tuple(read_config(run.dir).zoo.thresholds) or None
-            result = self._result(trial, run, seconds=seconds, memory=memory, folder=folder, job=job)
+            with self._times.measured("judging"):
+                result = self._result(trial, run, seconds=seconds, memory=memory, folder=folder, job=job)
             self._model.thresholds = thresholds
         self._add(trial, result)
         return result
@@ -267,18 +301,4 @@ class Search:
 
     def rows(self, choice: Choice | None) -> list[dict[str, Any]]:
         """Return one row per candidate: its best run, with the seconds of all its runs; those that were left out last."""
-        rows = []
-        for result in best_runs(self.results, lower=self.lower):
-            seconds = round(sum(one.seconds for one in self.results if one.name == result.name), 3)
-            chosen = choice is not None and choice.result.name == result.name
-            rows.append(_row(result, seconds=seconds, chosen=chosen, note=self.left_out.get(result.name, "")))
-        fields = dict.fromkeys(rows[0]) if rows else {}
-        tried = {row["name"] for row in rows}
-        missing = {name: note for name, note in self.left_out.items() if name not in tried}
-        return rows + [{**fields, "name": name, "chosen": False, "note": note} for name, note in missing.items()]
-
-
-def _row(result: Result, **more: Any) -> dict[str, Any]:
-    plain = dataclasses.asdict(result) | more
-    names = ("name", "recipe", "epochs", "score", "low", "high", "tuned", "seconds", "memory", "trained", "chosen", "note")
-    return {name: None if plain[name] != plain[name] else plain[name] for name in names}
+        return rows_of(self.results, self.left_out, choice, lower=self.lower)

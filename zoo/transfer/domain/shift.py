@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.open import open_data
 from zoo.data.sources.other_libraries import is_saved_dataset
 from zoo.data.table import Array, Table
-from zoo.engine.loading.sources import reads
-from zoo.errors import DataError, OptionError, count, examples
+from zoo.errors import DataError, count, examples
 from zoo.models.task_model import TaskModel
 from zoo.select.audit.findings.drift import MOST, told_apart
 from zoo.tasks.labels.names import is_number
+from zoo.transfer.domain.target import with_own_labels
 
 RARE = 0.1  # of an equal share, below which the predictions say that a class is missing in the target
 UNSURE, MANY = 0.05, 0.5  # quantile of the source's confidence, and share of the target below it that says that classes are new
@@ -74,10 +73,10 @@ def named_differences(model: TaskModel, classes: Sequence[str], target: Any) -> 
     Raises:
         DataError: If the target has labels, and none is a class of the source.
     """
-    try:
-        names = open_data(target, task=model.task, reads=reads(model)).classes
-    except (DataError, OptionError):  # labels of another kind, which are not wanted here
+    table = with_own_labels(model, target, task=model.task)
+    if table is None:
         return []
+    names = table.classes
     if _are_indices(names, classes):
         return []
     if names and not {*names} & {*classes}:

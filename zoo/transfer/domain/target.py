@@ -53,15 +53,30 @@ def check_other(source: Table, target: Table) -> None:
     log.warning("%s", message)
 
 
+def with_own_labels(model: TaskModel, target: Any, **how: Any) -> Table | None:
+    """Return a target with the labels that it may have, to know it again; None without any, and where they are of another kind.
+
+    Nothing is logged of it: the log has what is odd about its files when it is opened, and its labels are not used.
+    """
+
+    def quiet(_record: logging.LogRecord) -> bool:
+        return False
+
+    log.addFilter(quiet)
+    try:
+        return open_data(target, reads=reads(model), **how)
+    except (DataError, OptionError):
+        return None
+    finally:
+        log.removeFilter(quiet)
+
+
 def check_unseen(model: TaskModel, target: Any) -> None:
     """Check that a model was not trained on a target, which its record of training data tells where the target has its labels.
 
     Raises:
         DataError: If it was.
     """
-    try:
-        table = open_data(target, reads=reads(model), classes=model.labels)
-    except (DataError, OptionError):  # without labels, or with others, it is not known again
-        return
-    if table.targets is not None and {table_digest(table), samples_digest(table)} & {*model.trained_on}:
+    table = with_own_labels(model, target, classes=model.labels)
+    if table is not None and table.targets is not None and {table_digest(table), samples_digest(table)} & {*model.trained_on}:
         raise DataError(f"the target is the source: the model was trained on {table.source}. {_REMEDY}")

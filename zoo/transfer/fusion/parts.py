@@ -165,13 +165,20 @@ def _check_columns(source: Any, frame: pd.DataFrame, kinds: Sequence[str], colum
     """Raise for a part that has no column."""
     known, faults = [str(name) for name in frame.columns], []
     for kind in kinds:
-        name = columns.get(ROLES[kind][0], ROLES[kind][0])
-        if name not in known:
-            faults.append(f"there is no column {name!r} for the {kind} backbone{did_you_mean(name, known)}; name yours: {ROLES[kind][0]}=…")
+        role = ROLES[kind][0]
+        if _column(role, known, columns) is None:
+            name = columns.get(role, role)
+            faults.append(f"there is no column {name!r} for the {kind} backbone{did_you_mean(name, known)}; name yours: {role}=…")
     if faults:
         what = f"{str(source)!r}" if isinstance(source, str | os.PathLike) else "the DataFrame"
         remedy = "columns={…} (--columns) names columns; where a part is missing in all rows to predict, add an empty column"
         raise DataError(fault_list(f"{what} has the columns {', '.join(known)}:", faults, remedy))
+
+
+def _column(role: str, names: Sequence[str], columns: Mapping[str, str]) -> str | None:
+    """Return the column of a role, as ``open_data`` takes it: the named one, else the first of the usual names; None without any."""
+    found = [columns[role]] if role in columns else usual_columns(role, names)
+    return next((name for name in found if name in names), None)
 
 
 def _refuse_labels(numbers: Sequence[str], labels: Sequence[str]) -> None:
@@ -182,8 +189,8 @@ def _refuse_labels(numbers: Sequence[str], labels: Sequence[str]) -> None:
 
 def _names_files(frame: pd.DataFrame, columns: Mapping[str, str]) -> bool:
     """Return whether any row names an image; a folder of images is of no use to the others."""
-    name = columns.get("file_name", "file_name")
-    return name in frame.columns and not all(map(is_empty, frame[name]))
+    name = _column("file_name", [str(one) for one in frame.columns], columns)
+    return name is not None and not all(map(is_empty, frame[name]))
 
 
 def _check_one_split(table: Table, *, labelled: bool) -> None:

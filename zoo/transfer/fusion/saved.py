@@ -26,7 +26,7 @@ from zoo.weights.safetensors_header import read_header
 RECORD, VALUES = FUSION, "fusion.safetensors"
 FORMATS = (1, 2)  # of the record; 2 has a trained network
 HEADS = {1: "weight", 2: "head.linear.weight"}  # the tensor of the head, whose second dimension is the width of the fused features
-OF_ONE_KIND = {"image": ("image_size", "window"), "text": ("prompt_name", "overflow")}  # options that change its features
+OF_ONE_KIND = {"image": ("image_size", "window"), "text": ("prompt_name", "overflow", "max_length")}  # options that change its features
 
 
 def save_fusion(fusion: Any, path: Path, *, overwrite: bool) -> Path:

@@ -5,8 +5,10 @@ pydicom reads the files and is imported for the first one.
 
 from __future__ import annotations
 
+import io
 import threading
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,6 +21,7 @@ from zoo.errors import CorruptInputError, MissingExtraError
 Array = npt.NDArray[Any]
 WindowLevel = tuple[float, float]  # centre and width, in the units of the file after its rescale
 
+DICOM = (".dcm", ".dicom")  # endings; many files have none
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _FRAME_MACROS = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
 _IMPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2"
@@ -93,6 +96,44 @@ def read_slice(path: Path) -> tuple[Any, Array]:
         if colour not in _GREY:
             raise CorruptInputError(f"{name} is {colour}; a volume is made of grey slices")
         return dataset, np.asarray(_tools().apply_modality_lut(pixels, _with_frame_macros(dataset, 0)))
+
+
+def read_header(source: str | Path | bytes, names: Sequence[str]) -> dict[str, str] | None:
+    """Return entries of the header of a DICOM file as text, without those that it lacks; the pixels are not read.
+
+    Args:
+        source: Path of a file, or of a folder whose first DICOM file counts; or an encoded file.
+        names: The entries by their keywords (DICOM PS3.6), such as ``PatientID``. Reading stops behind the last of them.
+
+    Returns:
+        The entries by name; None for other files, for what cannot be read, and without pydicom.
+    """
+    try:
+        import pydicom.filereader
+        from pydicom.datadict import tag_for_keyword
+
+        if isinstance(source, str | Path) and Path(source).is_dir():
+            source = next(path for path in sorted(Path(source).iterdir()) if path.is_file() and _starts_as_dicom(path))
+        tags = [tag for name in names if (tag := tag_for_keyword(name)) is not None]
+        plain = isinstance(source, str | Path) and str(source).lower().endswith(DICOM)  # which may lack the preamble
+        with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
+            if not (is_dicom(file.read(132)) or plain):
+                return None
+            file.seek(0)
+            last = max(tags)
+            with _quiet, warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                header = pydicom.filereader.read_partial(file, lambda tag, *_: tag > last, specific_tags=tags, force=True)
+                entries = {name: header.get(name) for name in names}
+    except Exception:  # parsers raise anything on hostile bytes; the pixels are refused where they are read
+        return None
+    texts = {name: " ".join(str(entry).split()) for name, entry in entries.items() if entry is not None}
+    return {name: text for name, text in texts.items() if text}
+
+
+def _starts_as_dicom(path: Path) -> bool:
+    with path.open("rb") as file:
+        return is_dicom(file.read(132))
 
 
 def _pydicom(name: str) -> Any:

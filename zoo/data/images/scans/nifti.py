@@ -14,6 +14,8 @@ Array = npt.NDArray[Any]
 
 VOLUMES = (".nii", ".nii.gz")
 ARRAYS = (".npy", ".npz")
+IS_VOLUME = "is a volume, and the model reads images; take a backbone that `zoo list --modality volume` shows"
+NO_VOLUME = f"is no volume; the model reads {' '.join((*VOLUMES, *ARRAYS))}, and folders of a DICOM series"
 
 
 def read_nifti(source: Any, channels: int = 1, name: str = "") -> tuple[Array, Array]:

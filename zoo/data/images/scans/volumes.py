@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from zoo.data.images.augment import Augment
-from zoo.data.images.scans.nifti import ARRAYS, VOLUMES, Array, load_array, read_nifti
+from zoo.data.images.scans.nifti import ARRAYS, NO_VOLUME, VOLUMES, Array, load_array, read_nifti
 from zoo.data.images.scans.series import read_series
 from zoo.declare import Volume
 from zoo.errors import CorruptInputError, DataError, MissingExtraError, count
@@ -131,7 +131,7 @@ def read_volume(source: Any, channels: int = 1) -> tuple[Array, Array | None]:
         elif Path(path).is_dir():
             values, affine = read_series(Path(path), name)
         else:
-            raise CorruptInputError(f"{name} is no volume; the model reads {' '.join((*VOLUMES, *ARRAYS))}, and folders of a DICOM series")
+            raise CorruptInputError(f"{name} {NO_VOLUME}")
     elif hasattr(source, "affine") and hasattr(source, "dataobj"):
         values, affine = read_nifti(source, channels, name)
     else:

@@ -104,12 +104,13 @@ def find_columns(names: Sequence[str], options: ReadOptions, source: str, cells:
         missing = ", ".join(f"{wanted[role][0]!r}{_near(role, wanted[role][0], names)}" for role in absent)
         hint = headerless or _hint_of_absent(absent, names, roles[0], cells)
         raise DataError(f"{source} has no column {missing}; it has: {examples(list(map(repr, names)), LISTED)}. {hint}")
-    if found["group"] not in (None, "group", columns.get("group")):
+    if found["group"] not in (None, "group", columns.get("group"), options.header_group):
         if options.labelled is False:
             found["group"] = None
         else:
             log.info(
-                "%s: column %r is taken as the group column; groups stay on one side of a split; columns={'group': …} names another",
+                "%s: column %r is taken as the group column; groups stay on one side of a split; "
+                "columns={'group': …} names another, 'none' takes none",
                 source,
                 found["group"],
             )
@@ -183,6 +184,8 @@ def _turned_round(columns: Mapping[str, Any], roles: Sequence[str]) -> dict[str,
 
 def _taken(role: str, names: Sequence[str], options: ReadOptions, source: str) -> str | None:
     """Return the column of a role; of an input or a label the log names others that it could be."""
+    if role == "group" and options.header_group:
+        return options.header_group if options.header_group in names else None
     if role in options.columns:
         return options.columns[role] if options.columns[role] in names else None
     if role == "label" and (own := [name for name in options.tasks if name in names]):

@@ -156,12 +156,15 @@ def find_keys(first: Mapping[Any, Any], options: ReadOptions, source: str) -> di
         )
     if options.labelled is False or options.label_columns:
         found["label"] = None
+    if options.header_group:
+        found["group"] = None
     if found["group"] not in (None, "group", own.get("group")):
         if options.labelled is False:
             found["group"] = None
         else:
             log.info(
-                "%s: key %r is taken as the group column; groups stay on one side of a split; columns={'group': …} names another",
+                "%s: key %r is taken as the group column; groups stay on one side of a split; "
+                "columns={'group': …} names another, 'none' takes none",
                 source,
                 found["group"],
             )

@@ -8,6 +8,7 @@ from itertools import combinations
 import numpy as np
 
 from zoo.data.splits.leaks import group_pairs, rows_by_group
+from zoo.data.splits.patients import PATIENT, STUDY, Known
 from zoo.data.table import NO_GROUP, PIXELS, Array, Table
 from zoo.errors import count, examples
 from zoo.select.audit.findings.finding import Finding, found
@@ -58,26 +59,26 @@ def equal_volumes(equal: Sequence[Sequence[int]], voxels: Array) -> list[list[in
     return [rows for rows in sets.values() if len(rows) > 1]
 
 
-def header_patients(data: Opened, patients: Array) -> Iterator[Finding]:
-    """Yield patients of DICOM headers with samples in two splits, of data without groups.
-
-    An id that more than half of the samples have is a placeholder, as of files made anonymous, and is passed over.
+def header_patients(data: Opened, known: Known, dicom: Array) -> Iterator[Finding]:
+    """Yield patients (or studies) of DICOM headers with samples in two splits, and ids of patients that tell little.
 
     Args:
-        data: The data.
-        patients: The id of each row, empty where there is none.
+        data: The data, without groups of their own.
+        known: What the headers tell.
+        dicom: Whether each row is a DICOM file.
     """
-    rows = rows_by_group([patient or NO_GROUP for patient in patients.tolist()])
-    known = {name: some for name, some in rows.items() if 2 * len(some) <= len(patients)}
-    across = [pair for some in known.values() if (pair := _across(some, data.splits)) is not None]
-    if not across:
-        return
-    splits, name_of = data.splits, data.table.name_of
-    named = examples([f"{patients[one]!s} ({name_of(one)} in {splits[one]}, {name_of(other)} in {splits[other]})" for one, other in across])
-    message = f"{count(len(across), 'patient')} of the DICOM headers in more than one split: {named}; split by patient, with a column group"
-    yield found(
-        "groups", "leak", message, across, [f"patient {patients[one]!s}: {splits[one]} and {splits[other]}" for one, other in across]
-    )
+    what = "patient" if known.attribute == PATIENT else "study"
+    rows = rows_by_group(known.groups()).values() if known.number > 1 else ()
+    across = [pair for some in rows if (pair := _across(some, data.splits)) is not None]
+    if across:
+        splits, name_of, ids = data.splits, data.table.name_of, known.ids
+        named = examples([f"{ids[one]} ({name_of(one)} in {splits[one]}, {name_of(other)} in {splits[other]})" for one, other in across])
+        message = f"{count(len(across), what)} of the DICOM headers in more than one split: {named}; split by {what}"
+        yield found("groups", "leak", message, across, [f"{what} {ids[one]}: {splits[one]} and {splits[other]}" for one, other in across])
+    if known.odd and dicom.sum() > 1:
+        rest = f"{known.number} studies ({STUDY}) are kept whole instead" if known.divides else "no split can keep patients together"
+        message = f"the {PATIENT} of {int(dicom.sum())} DICOM files {known.odd}, so {rest}; name a column group"
+        yield Finding("groups", "note", message, int(dicom.sum()))
 
 
 def groups(data: Opened) -> Iterator[Finding]:

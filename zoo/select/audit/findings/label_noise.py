@@ -14,6 +14,7 @@ from zoo.select.audit.reading.sources import Opened
 from zoo.util.extras import require_extra
 
 SURE = 0.8  # accuracy of the probe, below which its doubts mean little
+WEAK = 0.3  # of the way from always naming the most frequent class to no error, below which a probe doubts nothing
 MANY = 0.2  # share of doubted labels, above which the probe is wrong sooner than the labels
 
 
@@ -51,11 +52,22 @@ def wrong_labels(data: Opened, rows: Array, some: Table, probabilities: Array) -
         probabilities: See ``suspects``.
     """
     targets = np.asarray(some.targets)
-    ranked = suspects(probabilities, targets)
     known = np.isfinite(probabilities).all(1)
-    right = probabilities[known].argmax(1) == targets[known]
-    figures = {"samples": int(known.sum()), "suspects": len(ranked), "probe_accuracy": float(right.mean()) if known.any() else None}
-    return list(_finding(data, rows, some, probabilities, ranked, float(right.mean()) if known.any() else 0.0)), figures
+    right = float((probabilities[known].argmax(1) == targets[known]).mean()) if known.any() else 0.0
+    majority = float(np.bincount(targets[known]).max() / known.sum()) if known.any() else 1.0
+    figures: dict[str, Any] = {"samples": int(known.sum()), "probe_accuracy": right if known.any() else None, "majority": majority}
+    if right - majority < WEAK * (1 - majority):
+        return [_too_weak(right, majority)], figures | {"suspects": 0}
+    ranked = suspects(probabilities, targets)
+    return list(_finding(data, rows, some, probabilities, ranked, right)), figures | {"suspects": len(ranked)}
+
+
+def _too_weak(right: float, majority: float) -> Finding:
+    message = (
+        f"no label is doubted: the probe is right on {right:.0%} of the samples, always naming the most frequent class on {majority:.0%}, "
+        "so its doubts would say nothing; a backbone that tells the classes apart finds wrong labels (backbone=, --backbone)"
+    )
+    return Finding("labels", "note", message, 0)
 
 
 def _finding(data: Opened, rows: Array, some: Table, probabilities: Array, ranked: Array, accuracy: float) -> Iterator[Finding]:

@@ -25,7 +25,7 @@ from zoo.errors import CorruptInputError, MissingExtraError, ZooError
 from zoo.select.audit.reading.headers import dicom_facts, volume_facts
 from zoo.select.audit.reading.kept import Arrays, Kept, Report, blockwise
 
-VERSION = 2  # of what is kept
+VERSION = 3  # of what is kept
 MOST_IMAGES, MOST_VOLUMES = 16, 2  # decoded at once; each thread holds a whole volume
 SIDE = 32  # of a thumbnail
 GRID = (8, 8, 16)  # of the thumbnail of a volume, which has as many values
@@ -34,7 +34,7 @@ _CORNER = 16  # a corner is this part of the shorter side
 _DECODED = 128  # least shorter side in pixels at which a JPEG is decoded
 _MAKE, _MODEL = 271, 272  # EXIF tags of a camera
 FACTS: Mapping[str, Any] = {
-    **dict.fromkeys(("error", "kind", "camera", "patient", "shape", "voxels"), TEXT),
+    **dict.fromkeys(("error", "kind", "camera", "patient", "study", "shape", "voxels"), TEXT),
     **dict.fromkeys(("width", "height", "shortest"), "i4"),
     "bytes": "i8",
 }
@@ -51,10 +51,10 @@ def facts_of(table: Table, kept: Kept, report: Report, window: WindowLevel | Non
 
     Returns:
         ``error`` (why a sample cannot be read, else empty), ``kind`` (format and mode, of a volume orientation and type), ``camera`` or
-        scanner, ``patient`` of a DICOM header, ``width``, ``height``, ``shortest`` side, ``bytes`` (0 where unknown), ``shape`` of a
-        volume, ``voxels`` (a digest of its values), ``range`` ``(n, 4)`` (lowest and highest value, mean, standard deviation),
-        ``spacing`` ``(n, 3)`` of a volume in mm, NaN where unknown, ``thumb`` uint8 ``(n, 1024)`` and ``corners`` ``(n, 8)`` (mean and
-        standard deviation of each corner of an image).
+        scanner, ``patient`` and ``study`` of a DICOM header, ``width``, ``height``, ``shortest`` side, ``bytes`` (0 where unknown),
+        ``shape`` of a volume, ``voxels`` (a digest of its values), ``range`` ``(n, 4)`` (lowest and highest value, mean, standard
+        deviation), ``spacing`` ``(n, 3)`` of a volume in mm, NaN where unknown, ``thumb`` uint8 ``(n, 1024)`` and ``corners`` ``(n, 8)``
+        (mean and standard deviation of each corner of an image).
     """
     if table.reads not in PIXELS:
         return {}

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.images.scans.dicom import is_dicom
+from zoo.data.images.scans.dicom import read_header
 from zoo.data.images.scans.nifti import VOLUMES, Array
+from zoo.data.splits.patients import PATIENT, STUDY
 
 SCANNER = ("Manufacturer", "ManufacturerModelName", "StationName")  # DICOM PS3.3 C.7.5.1
 SIDECAR = ("Manufacturer", "ManufacturersModelName", "StationName")  # the same in BIDS (Gorgolewski et al. 2016)
@@ -20,24 +21,17 @@ _LONGEST = 200  # characters of an entry
 
 
 def dicom_facts(source: Any) -> dict[str, str]:
-    """Return kind, scanner and patient of a DICOM file by its header; nothing of other files, and of what cannot be read.
+    """Return kind, scanner, patient and study of a DICOM file by its header; nothing of other files, and of what cannot be read.
 
     Args:
-        source: Path of a file, or of a folder whose first file counts.
+        source: Path of a file, or of a folder whose first DICOM file counts; or an encoded file.
     """
-    with suppress(Exception):  # the image itself was read, and parsers raise anything on odd headers
-        path = Path(source)
-        path = min(one for one in path.iterdir() if one.is_file()) if path.is_dir() else path
-        with path.open("rb") as file:
-            if not is_dicom(file.read(132)):
-                return {}
-        import pydicom
-
-        wanted = [*SCANNER, "PatientID", "Modality", "PhotometricInterpretation"]
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=wanted)
-        kind = _joined(["DICOM", *(header.get(name) for name in ("Modality", "PhotometricInterpretation"))])
-        return {"kind": kind, "camera": _joined([header.get(name) for name in SCANNER]), "patient": _joined([header.get("PatientID")])}
-    return {}
+    header = read_header(source, [*SCANNER, PATIENT, STUDY, "Modality", "PhotometricInterpretation"])
+    if header is None:
+        return {}
+    kind = _joined(["DICOM", *(header.get(name) for name in ("Modality", "PhotometricInterpretation"))])
+    camera = _joined([header.get(name) for name in SCANNER])
+    return {"kind": kind, "camera": camera, "patient": _joined([header.get(PATIENT)]), "study": _joined([header.get(STUDY)])}
 
 
 def volume_facts(source: Any, values: Array, affine: Array | None) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from zoo.data.sources.folders import METADATA
 from zoo.data.sources.image_files import walk
 from zoo.data.sources.tables.columns import find_columns, names_files, usual_columns
 from zoo.data.sources.tables.table_files import SUFFIXES, parse_file
+from zoo.data.splits.patients import OFF, in_headers
 from zoo.data.table import Array, Table
 from zoo.declare import Inputs
 from zoo.errors import OptionError, ZooError, did_you_mean
@@ -36,10 +37,12 @@ class Opened:
     Attributes:
         table: All rows, each with a split.
         columns: Further columns of a table by name, a value per row.
+        ungrouped: Whether patients of DICOM headers are not to be taken as groups.
     """
 
     table: Table
     columns: Mapping[str, Sequence[Any]]
+    ungrouped: bool = False
 
     @property
     def splits(self) -> Array:
@@ -89,7 +92,8 @@ def open_for_check(train: Any, valid: Any, test: Any, *, task: str, reads: str |
     if of_backbone is not None and of_backbone != ("text" if kind == "words" else kind):
         raise OptionError(f"the data are {kind}s, and the backbone reads {of_backbone}s; name another, or none (backbone=False)")
     table = open_splits(train, valid, test, task=task, reads=kind, **options)
-    return Opened(table, _further_columns([one for one in (train, valid, test) if one is not None], len(table), kind, options))
+    further = _further_columns([one for one in (train, valid, test) if one is not None], len(table), kind, options)
+    return Opened(table, further, (options.get("columns") or {}).get("group") == OFF)
 
 
 def _guessed(source: Any) -> str:
@@ -126,7 +130,8 @@ def _further_columns(sources: Sequence[Any], rows: int, reads: str, options: Map
     frames = [_frame(source) for source in sources]
     if any(frame is None for frame in frames) or sum(map(len, frames)) != rows:
         return {}
-    reading = ReadOptions(options.get("columns") or {}, None, reads, options.get("label_columns") or ())
+    columns, header = in_headers(options.get("columns") or {}, reads)
+    reading = ReadOptions(columns, None, reads, options.get("label_columns") or (), header_group=header)
     found: dict[str, list[Any]] = {}
     for name in map(str, frames[0].columns):
         try:

@@ -91,11 +91,13 @@ def run_adapted(job: Job, options: Any, out: str | Path | None, *, resume: bool)
 
 
 def _faults(job: Job) -> list[str]:
-    faults, remedy = [], "name a method (zoo train NAME SOURCE --objective domain-adaptation --set target=TARGET --set method=coral)"
+    command = "zoo train NAME SOURCE --objective domain-adaptation --set target=TARGET --set method=coral"
+    in_python = "name a method: DomainAdaptation(target, method='coral')"
+    faults, remedy = [], f"{in_python} ({command})"
     if not find_task(job.model.task).exclusive:
         faults.append(f"the task is {find_task(job.model.task).words}, and the validators need one class per sample; {remedy}")
     if launched() > 1:
         faults.append(f"the candidates run in one process; leave --num-processes out, or {remedy}")
     if job.own.log_with:
-        faults.append(f"log_with: a tracker follows one run, and several are made; {remedy}")
+        faults.append(f"log_with: a tracker follows one run, and several are made; {in_python}")
     return faults
