@@ -38,6 +38,20 @@ def test_a_group_is_never_on_both_sides_however_its_id_is_written() -> None:
         assert not sides[0] & sides[1]
 
 
+@pytest.mark.parametrize("groups", [None, [str(row // 2) for row in range(20)] * 3], ids=["alone", "in groups"])
+def test_copies_of_a_sample_are_never_on_both_sides(groups: list[str] | None) -> None:
+    names = [f"text {row}" for row in range(20)] * 3
+    table = Table(names, np.array([0, 1] * 30), ("a", "b"), reads="text", groups=groups and tuple(groups))
+    folds = folds_of(table, seed=0)
+    assert len(folds) == 5
+    assert sorted(np.concatenate([held for _, held in folds])) == list(range(60))
+    assert not any({names[row] for row in train} & {names[row] for row in held} for train, held in folds)
+
+
+def test_samples_that_are_all_equal_are_divided_as_if_they_differed() -> None:
+    assert len(folds_of(Table(["text"] * 10, np.array([0, 1] * 5), ("a", "b"), reads="text"), seed=0)) == 5
+
+
 def test_a_class_of_one_sample_is_not_held_out() -> None:
     held = np.concatenate([held for _, held in folds_of(labelled([0] * 10 + [1] * 10 + [2], classes=3), seed=0)])
     assert sorted(held) == list(range(20))

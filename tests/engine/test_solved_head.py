@@ -23,6 +23,7 @@ from zoo.engine.options.resolve import resolve
 from zoo.engine.runtime.memory_profile import footprint
 from zoo.engine.solved import axes, head_solver, penalties
 from zoo.engine.solved.head_solver import WITHOUT_FOLDS, held_out_logits, peak_bytes, solve
+from zoo.engine.solved.solved_head import solved_head
 from zoo.errors import TrainingError
 
 CPU = torch.device("cpu")
@@ -117,6 +118,25 @@ def test_held_out_accuracy_is_at_least_that_of_scikit_learn() -> None:
             .score(x[60:], y[60:])
         )
     assert np.mean(mine) > np.mean(peers) - 0.005
+
+
+def test_features_are_standardized_where_their_scales_hide_what_they_say() -> None:
+    """Every fourth feature tells the classes apart, beside others whose deviations are up to 10,000 times larger."""
+    source = np.random.default_rng(0)
+    y = np.arange(1100) % 2
+    x = source.normal(size=(1100, 40))
+    x[:, ::4] += np.where(y, 0.5, -0.5)[:, None]
+    scales = 10 ** source.uniform(-2, 2, 40)
+    found = [solve(torch.tensor(part[:100]), 2, of_classes(y[:100]), folds(y[:100]), device=CPU) for part in (x, x * scales)]
+    assert [one.standardized for one in found] == [False, True]
+    given = torch.tensor((x * scales)[:100])
+    found.append(solve(given, 2, of_classes(y[:100]), [], device=CPU, penalty=found[1].penalty, standardized=True))
+    chosen = [
+        (part[100:] @ one.weight.numpy().T + one.bias.numpy()).argmax(1)  # type: ignore[union-attr]
+        for part, one in zip((x, x * scales, x * scales), found, strict=True)
+    ]
+    assert (chosen[1] == y[100:]).mean() > (chosen[0] == y[100:]).mean() - 0.05
+    assert (chosen[2] == chosen[1]).mean() > 0.97  # the same up to the tolerance
 
 
 @pytest.mark.parametrize(("samples", "dim", "classes"), [(8_000, 64, 5), (1_000, 200, 40), (200, 1_000, 5)])
@@ -272,6 +292,16 @@ def test_features_that_are_not_finite_name_their_samples(tmp_path: Path) -> None
     with pytest.raises(TrainingError, match="features of 24 samples are not finite"):
         fit(net, tmp_path / "run")
     assert difference(before, values(net.head)) == 0.0
+
+
+@pytest.mark.parametrize(("factor", "warned"), [(1.0, False), (1e4, True)])
+def test_a_sample_with_far_larger_features_is_named(factor: float, warned: bool, caplog: pytest.LogCaptureFixture) -> None:
+    x, y = clusters(30, 6)
+    x[7] *= factor
+    table = Table([f"image {row}" for row in range(30)], y, ("a", "b", "c"))
+    options: dict[str, Any] = {"outputs": 3, "bias": True, "device": CPU, "seed": 0, "poll": lambda: None}
+    solved_head(torch.tensor(x), table, functional.cross_entropy, **options)
+    assert ("features of 1 sample are more than 100 times" in caplog.text) == ("image 7" in caplog.text) == warned
 
 
 def test_equal_runs_give_equal_bits_and_a_resumed_one_too(tmp_path: Path) -> None:

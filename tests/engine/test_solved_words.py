@@ -106,6 +106,12 @@ def test_a_sentence_and_a_group_are_on_one_side_of_each_fold(grouped: bool) -> N
         assert not {words.groups[row] for row in train} & {words.groups[row] for row in held}  # type: ignore[index]
 
 
+def test_copies_of_a_sentence_are_one_group() -> None:
+    net, (sentences, tags) = model(), tagged(6)
+    table = open_data((sentences * 2, tags * 2), task="token-classification", reads="words", classes=TAGS)
+    assert len(set(word_table(TextSamples(table, net.inputs)).groups or ())) == 6
+
+
 def test_the_windows_of_a_sentence_are_one_group() -> None:
     inputs = dataclasses.replace(model().inputs, max_length=8, overflow="windows")
     long = (["sun", "wolf"] * 10, ["O", "B-Animal"] * 10)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from zoo.data.splits.duplicates import equal_samples, merged_groups
+from zoo.data.splits.duplicates import equal_numbers, equal_rows, equal_samples, merged_groups
 from zoo.data.splits.stratified import shuffled_folds, stratified_folds
 from zoo.data.splits.train_valid import is_single_label, normal_group
 from zoo.data.table import Array, Table
@@ -223,8 +223,8 @@ def _faults(train: Array, held: Array, rows: int) -> list[str]:
 def folds_of(table: Table, seed: int, folds: int = FOLDS) -> list[tuple[Array, Array]]:
     """Return training and held-out rows of each fold, of as many folds as the samples allow.
 
-    No group is on both sides, and no window of a text. A class whose samples are all in one fold is not held out, because a model
-    that was trained without it says nothing about it.
+    No group is on both sides, no window of a text, and no sample of equal content, such as those of a rare class that is repeated. A
+    class whose samples are all in one fold is not held out, because a model that was trained without it says nothing about it.
 
     Args:
         table: Labelled rows.
@@ -234,6 +234,17 @@ def folds_of(table: Table, seed: int, folds: int = FOLDS) -> list[tuple[Array, A
     Returns:
         Pairs of row indices; none where the samples cannot be divided, such as a single sample per class.
     """
+    equal = equal_numbers(len(table), equal_rows(table))
+    if equal is None or len(first := np.unique(equal)) < 2:
+        return _folds_as_possible(table, seed, folds)
+    if _groups(table) is not None:
+        return _folds_as_possible(with_equal_in_groups(table, equal), seed, folds)
+    # One of each is divided, and the others follow it, as groups of one sample would take seconds.
+    divided = _folds_as_possible(table.select(first), seed, folds)
+    return [(np.flatnonzero(np.isin(equal, first[train])), np.flatnonzero(np.isin(equal, first[held]))) for train, held in divided]
+
+
+def _folds_as_possible(table: Table, seed: int, folds: int) -> list[tuple[Array, Array]]:
     groups = _groups(table)
     units = len(table) if groups is None else int(groups.max(initial=-1)) + 1
     if min(units, folds) < 2:

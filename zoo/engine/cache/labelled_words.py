@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zoo.data.splits.duplicates import equal_numbers, equal_rows
+from zoo.data.splits.folds import with_equal_in_groups
 from zoo.data.table import Table
 from zoo.data.texts.encode import TextWindow
 from zoo.data.texts.token_ids import TextSamples
@@ -41,12 +43,13 @@ def word_features(outputs: Outputs, samples: TextSamples) -> Tensor:
 
 
 def word_table(samples: TextSamples) -> Table:
-    """Return a table with a row per word that the loss counts; the words of a sentence, and of its group, are one group.
+    """Return a table with a row per word that the loss counts; the words of a sentence, its copies and its group are one group.
 
     A sentence read in overlapping windows has the words of each of them, as in the loss.
     """
     table = samples.table
     assert table.targets is not None, "the words have labels"
+    sentences = with_equal_in_groups(table, equal_numbers(len(table), equal_rows(table)))
     names, targets, groups = list[str](), list[int](), list[str]()
     for index in range(len(table)):
         words = samples.words(index)
@@ -54,5 +57,5 @@ def word_table(samples: TextSamples) -> Table:
         sentence = one.text if isinstance(one, TextWindow) else index
         names += [f"word {word + (one.first if isinstance(one, TextWindow) else 0)} of row {sentence}" for word in words]
         targets += [int(table.targets[index][word]) for word in words]
-        groups += [str(sentence) if table.groups is None else table.groups[index]] * len(words)
+        groups += [str(sentence) if sentences.groups is None else sentences.groups[index]] * len(words)
     return dataclasses.replace(table, inputs=names, targets=np.array(targets, dtype=np.int64), groups=tuple(groups), splits=None)

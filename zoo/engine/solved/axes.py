@@ -12,29 +12,33 @@ BLOCK = 2**21  # values of the features that are computed with in float64 at a t
 
 
 class Axes:
-    """Features on their principal axes, centred and divided by the root of their standard deviation.
+    """Features on their principal axes, centred and divided by the root of their standard deviation, or by the deviation itself.
 
-    That scale (Pareto scaling, van den Berg et al. 2006) lies between leaving features as they are and standardizing them, where
-    features that hardly vary would count as much as all others. With fewer samples than features there are as many axes as samples.
+    The root (Pareto scaling, van den Berg et al. 2006) lies between leaving features as they are and standardizing them, where
+    features that hardly vary count as much as all others. With fewer samples than features there are as many axes as samples.
 
     Args:
         features: ``(samples, features)``, finite.
         centred: Whether their mean is subtracted, which needs a bias to be undone.
+        standardized: Whether features are divided by their standard deviation.
 
     Attributes:
         rows: The samples on the axes, ``(samples, axes)`` float32.
         singular: The root of the sum of squares along each axis, ascending, float64.
+        standardized: Whether features were divided by their standard deviation.
     """
 
-    def __init__(self, features: Tensor, *, centred: bool) -> None:
+    def __init__(self, features: Tensor, *, centred: bool, standardized: bool = False) -> None:
+        self.standardized = standardized
         count, dim = features.shape
         size = max(1, BLOCK // dim)
         mean = _total(part.double().sum(0) for part in torch.split(features, size)) / count
         std = (_total((part.double() - mean).pow(2).sum(0) for part in torch.split(features, size)) / count).sqrt()
         typical = std.pow(2).mean().sqrt()
         self._mean = mean if centred else torch.zeros_like(mean)
-        # A feature that is constant but for rounding gets no weight.
-        self._scale = torch.where(std > 1e-5 * mean.abs() + 1e-30, (std * typical).sqrt(), torch.inf)
+        # A feature that is constant but for rounding gets no weight, nor one that standardization would blow up out of nothing.
+        least = 1e-5 * (torch.maximum(mean.abs(), typical) if standardized else mean.abs()) + 1e-30
+        self._scale = torch.where(std > least, std if standardized else (std * typical).sqrt(), torch.inf)
         if count < dim:
             rows = self._scaled(features)
             squares, left = torch.linalg.eigh(rows @ rows.T)

@@ -16,7 +16,7 @@ from zoo.data.splits.folds import FOLDS
 from zoo.engine.solved import fitted_layers, penalties
 from zoo.engine.solved.axes import BLOCK, Axes
 from zoo.engine.solved.fitted_layers import FittedLayers, Loss
-from zoo.engine.solved.penalties import Folds
+from zoo.engine.solved.penalties import Folds, HeldOut
 
 WITHOUT_FOLDS = 10.0  # the penalty where nothing can be held out; see docs/defaults.md
 EXACT = 2e-3  # tolerance of the optimum
@@ -33,6 +33,7 @@ class Solution:
         loss: Sum of the training losses.
         held_out: Logits ``(samples, outputs)`` of each sample by the layer of the fold that held it out, NaN where none did; or None.
         excess: Largest gradient that is left, as a multiple of the tolerance; above 1 the iterations ended before the optimum.
+        standardized: Whether the scaled features are standardized ones, see ``Axes``.
     """
 
     weight: Tensor
@@ -41,6 +42,7 @@ class Solution:
     loss: float
     held_out: Tensor | None = None
     excess: float = 0.0
+    standardized: bool = False
 
 
 def peak_bytes(samples: int, dim: int, outputs: int) -> int:
@@ -48,14 +50,14 @@ def peak_bytes(samples: int, dim: int, outputs: int) -> int:
 
     The features count twice, as they are gathered from batches. Beside them are their values on the axes, the logits of all
     penalties, several copies of those of the layers that are fitted side by side, the history of these layers, and the matrices of
-    which the axes are the eigenvectors.
+    which the axes are the eigenvectors. What two scales have, of which one is chosen, counts twice.
     """
     axes = min(samples, dim)
-    matrices = 8 * (4 * axes**2 + 2 * dim * axes + 4 * BLOCK) + (16 * samples * dim if samples < dim else 0)
+    matrices = 8 * (4 * axes**2 + 3 * dim * axes + 4 * BLOCK) + (16 * samples * dim if samples < dim else 0)
     logits = samples * outputs
     side_by_side = max(logits, min(penalties.TOGETHER, FOLDS * logits))
-    weights = (2 * fitted_layers.HISTORY + 10) * FOLDS + 2 * len(penalties.PENALTIES)
-    rows = 8 * samples * dim + 4 * samples * axes + 8 * len(penalties.PENALTIES) * logits + 4 * 10 * side_by_side
+    weights = (2 * fitted_layers.HISTORY + 10) * FOLDS + 3 * len(penalties.PENALTIES)
+    rows = 8 * samples * dim + 2 * 4 * samples * axes + 12 * len(penalties.PENALTIES) * logits + 4 * 10 * side_by_side
     return rows + matrices + 4 * weights * (axes + 1) * outputs
 
 
@@ -68,6 +70,7 @@ def solve(
     device: torch.device,
     bias: bool = True,
     penalty: float | None = None,
+    standardized: bool = False,
     by_output: Loss | None = None,
     held_out: bool = False,
     poll: Callable[[], None] = lambda: None,
@@ -82,16 +85,19 @@ def solve(
         device: Where ``loss`` computes.
         bias: Whether the layer has a bias.
         penalty: The penalty, where it was chosen before; ``folds`` are then not used.
+        standardized: Whether features are standardized for this penalty; ``folds`` choose that too.
         by_output: The losses ``(outputs,)`` whose sum is ``loss``, where each output has a loss of its own; it then gets a penalty of its
             own. None takes one for all.
         held_out: Whether the solution has logits of held-out samples, where folds choose the penalty.
         poll: Called between two solutions; may raise to stop.
     """
-    axes = Axes(features, centred=bias).to(device)
     everything = np.arange(len(features))
     chosen, start, unseen = torch.tensor([WITHOUT_FOLDS if penalty is None else penalty], dtype=torch.float64), None, None
-    if folds and penalty is None:
-        found = penalties.held_out(axes, outputs, loss, by_output, folds, bias=bias, poll=poll)
+    if not folds or penalty is not None:
+        axes = Axes(features, centred=bias, standardized=standardized).to(device)
+    else:
+        axes, found = _on_best_scale(features, outputs, loss, by_output, folds, device=device, bias=bias, poll=poll)
+        standardized = axes.standardized
         chosen, start = found.chosen, found.chosen_of(found.weights)[:, None]
         unseen = found.chosen_of(found.logits) if held_out else None
     layer = FittedLayers(axes, [everything], outputs, loss, bias=bias, start=start)
@@ -100,7 +106,35 @@ def solve(
         total = float(loss(logits, everything))
     weight, shift = axes.undo(layer.weight[:, 0], bias=bias)
     mean = float(chosen.log().mean().exp()) if len(chosen) > 1 else float(chosen)
-    return Solution(weight, shift, mean, total, unseen, layer.excess)
+    return Solution(weight, shift, mean, total, unseen, layer.excess, standardized)
+
+
+def _on_best_scale(
+    features: Tensor,
+    outputs: int,
+    loss: Loss,
+    by_output: Loss | None,
+    folds: Folds,
+    *,
+    device: torch.device,
+    bias: bool,
+    poll: Callable[[], None],
+) -> tuple[Axes, HeldOut]:
+    """Return features on their axes, and the held-out losses of the penalties there.
+
+    They are standardized where that lowers the lowest held-out loss by more than its standard error, such as features whose
+    deviations differ by orders of magnitude; see docs/decisions/solved-heads.md.
+    """
+
+    def on_scale(*, standardized: bool) -> tuple[Axes, HeldOut]:
+        axes = Axes(features, centred=bias, standardized=standardized).to(device)
+        return axes, penalties.held_out(axes, outputs, loss, by_output, folds, bias=bias, poll=poll)
+
+    usual, other = on_scale(standardized=False), on_scale(standardized=True)
+    lowest, error = usual[1].lowest
+    axes, found = other if other[1].lowest[0] < lowest - error else usual
+    found.warn()
+    return axes, found
 
 
 def held_out_logits(
@@ -127,8 +161,7 @@ def held_out_logits(
     Returns:
         Logits ``(samples, outputs)`` on the CPU, NaN for a sample that no fold holds out, and the penalty.
     """
-    axes = Axes(features, centred=True).to(device)
-    found = penalties.held_out(axes, outputs, loss, None, folds, bias=True, poll=poll)
+    _, found = _on_best_scale(features, outputs, loss, None, folds, device=device, bias=True, poll=poll)
     return found.chosen_of(found.logits), float(found.chosen)
 
 
@@ -156,4 +189,5 @@ def lowest_held_out_loss(
     """
     axes = Axes(features, centred=True).to(device)
     found = penalties.held_out(axes, outputs, loss, None, folds, bias=True, poll=poll, tried=penalties.FINE)
+    found.warn()
     return float(found.means.min())

@@ -9,8 +9,8 @@ stronger one.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,7 @@ class HeldOut:
         errors: Standard errors of these, over folds.
         logits: Logits of held-out samples, ``(penalties, samples, outputs)``, NaN for a sample that no fold holds out.
         weights: Mean weights of the folds, ``(penalties, axes + 1, outputs)``.
+        unfinished: Penalties at which layers did not reach their optimum, with the gradient that was left as a multiple of the tolerance.
     """
 
     penalties: Array
@@ -49,6 +50,14 @@ class HeldOut:
     errors: Array
     logits: Tensor
     weights: Tensor
+    unfinished: Mapping[float, float] = field(default_factory=dict)
+
+    @property
+    def lowest(self) -> tuple[float, float]:
+        """Lowest held-out loss and its standard error, as a mean over outputs that have losses of their own."""
+        at = np.argmin(self.means, axis=0)[None]
+        loss, error = (float(np.take_along_axis(values, at, 0).mean()) for values in (self.means, self.errors))
+        return loss, error
 
     @property
     def choice(self) -> Tensor:
@@ -61,6 +70,17 @@ class HeldOut:
     def chosen(self) -> Tensor:
         """The penalties of ``choice``, float64."""
         return torch.from_numpy(self.penalties)[self.choice]
+
+    def warn(self) -> None:
+        """Log a warning where the layers of folds did not converge."""
+        if self.unfinished:
+            log.warning(
+                "linear heads on folds of the samples did not converge in %d iterations at the penalties %s (gradient up to %.3g times the "
+                "tolerance), so the penalty may not be the best: look for features far larger than the others, and scale or clip them",
+                ITERATIONS,
+                ", ".join(f"{penalty:g}" for penalty in self.unfinished),
+                max(self.unfinished.values()),
+            )
 
     def chosen_of(self, values: Tensor) -> Tensor:
         """Return what the chosen penalties have of ``logits`` or ``weights``, ``(samples or axes + 1, outputs)``."""
@@ -119,12 +139,5 @@ def held_out(
         weights.append(torch.cat([layers.weight for layers in fitted], 1).mean(1))
         if rising.all():
             break
-    if unfinished:
-        log.warning(
-            "linear heads on folds of the samples did not converge in %d iterations at the penalties %s (gradient up to %.3g times the "
-            "tolerance), so the penalty may not be the best: look for features far larger than the others, and scale or clip them",
-            ITERATIONS,
-            ", ".join(f"{penalty:g}" for penalty in unfinished),
-            max(unfinished.values()),
-        )
-    return HeldOut(np.array(tried[: len(means)]), np.stack(means), np.stack(errors), torch.stack(logits), torch.stack(weights))
+    losses = np.array(tried[: len(means)]), np.stack(means), np.stack(errors)
+    return HeldOut(*losses, torch.stack(logits), torch.stack(weights), unfinished)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from zoo.errors import TrainingError, count, examples
 from zoo.models.heads import LinearHead, TokenHead
 
 MAX_WORK = 10**10  # samples (or words) x features x outputs; beyond it steps on batches are faster
+FAR = 100.0  # times the median length of the features of a sample, which those of damaged or unscaled inputs exceed
 MAX_BYTES = 8 * 2**30  # of memory, features included; fixed, so that a run is the same on every machine
 SOLVABLE = (LinearHead, TokenHead)
 log = logging.getLogger("zoo")
@@ -35,6 +36,7 @@ class SolvedHead:
         loss: Sum of the training losses.
         held_out: Logits of each sample by a head that was fitted without it, see ``Solution``; or None.
         converged: Whether the iterations reached the optimum.
+        standardized: Whether the penalty is of standardized features, see ``Solution``.
     """
 
     weight: Tensor
@@ -43,17 +45,19 @@ class SolvedHead:
     loss: float
     held_out: Tensor | None = None
     converged: bool = True
+    standardized: bool = False
 
     def of_first(self, ranks: Ranks) -> SolvedHead:
         """Return the optimum that the first rank found; those of others may differ in the last digit. A collective."""
-        penalty, loss, converged = ranks.gather((self.penalty, self.loss, self.converged))[0]
+        names = ("penalty", "loss", "converged", "standardized")
+        first = ranks.gather({name: getattr(self, name) for name in names})[0]
         bias = None if self.bias is None else ranks.of_first(self.bias)
-        return SolvedHead(ranks.of_first(self.weight), bias, penalty, loss, self.held_out, converged)
+        return replace(self, weight=ranks.of_first(self.weight), bias=bias, **first)
 
     @property
     def record(self) -> dict[str, float | bool]:
         """The head's part of its epoch's line in the history."""
-        return {"penalty": self.penalty, "converged": self.converged}
+        return {"penalty": self.penalty, "converged": self.converged} | ({"standardized": True} if self.standardized else {})
 
     def copy_to(self, head: nn.Module) -> None:
         """Give a linear head these values, in place."""
@@ -102,6 +106,7 @@ def solved_head(
     if bad := (~features.isfinite().all(1)).nonzero().flatten().tolist():
         names = examples([f"{row} ({table.name_of(row)})" for row in bad])
         raise TrainingError(f"the features of {count(len(bad), 'sample')} are not finite: {names}; look at their values and at the weights")
+    _warn_of_large_features(features, table)
     targets = torch.as_tensor(table.targets).to(device)
 
     def of_rows(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Rows], Tensor]:
@@ -131,5 +136,17 @@ def solved_head(
             ITERATIONS,
             found.excess,
         )
+    if found.standardized:
+        log.info("the head is fitted on standardized features, which lowers its loss on held-out samples")
     bias_values = None if found.bias is None else found.bias.cpu()
-    return SolvedHead(found.weight.cpu(), bias_values, found.penalty, found.loss, found.held_out, found.excess <= 1)
+    return SolvedHead(found.weight.cpu(), bias_values, found.penalty, found.loss, found.held_out, found.excess <= 1, found.standardized)
+
+
+def _warn_of_large_features(features: Tensor, table: Table) -> None:
+    """Warn of samples whose features are so large that the scale, the penalty and the head follow them alone."""
+    lengths = features.norm(dim=1)
+    far = (lengths > FAR * lengths.median()).nonzero().flatten().tolist()
+    if far and lengths.median() > 0:
+        names = examples([f"{row} ({table.name_of(row)})" for row in far])
+        line = "the features of %s are more than %g times as large as those of most, and decide the head: %s; look at these inputs"
+        log.warning(line, count(len(far), "sample"), FAR, names)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -11,7 +13,7 @@ from zoo.engine.cache.feature_memo import feature_memo, model_key, table_key
 from zoo.engine.inference.inference_options import InferenceOptions
 from zoo.engine.inference.output_blocks import run_blocks
 from zoo.engine.solved.fitted_layers import Rows
-from zoo.engine.solved.head_solver import solve
+from zoo.engine.solved.head_solver import Solution, solve
 from zoo.models.task_model import TaskModel
 from zoo.select.audit.reading.kept import Arrays, Kept, Report, blockwise
 
@@ -57,23 +59,22 @@ def out_of_fold(features: Array, table: Table, *, seed: int, poll: Report) -> Ar
     classes, cpu = len(table.classes), torch.device("cpu")
     found = np.full((len(table), classes), np.nan, dtype=np.float64)
 
-    def fitted(rows: Array, *, penalty: float | None) -> tuple[torch.Tensor, torch.Tensor, float]:
+    def fitted(rows: Array, *, like: Solution | None) -> Solution:
         some = table.select(rows)
         mine = targets[torch.from_numpy(rows)]
 
         def loss(logits: torch.Tensor, chosen: Rows) -> torch.Tensor:
             return torch.nn.functional.cross_entropy(logits, mine[torch.from_numpy(chosen)], reduction="sum")
 
-        folds = folds_of(some, seed) if penalty is None else ()
-        solved = solve(values[torch.from_numpy(rows)], classes, loss, folds, device=cpu, penalty=penalty, poll=lambda: poll(0))
-        assert solved.bias is not None, "the layer has a bias"
-        return solved.weight, solved.bias, solved.penalty
+        chosen: dict[str, Any] = {} if like is None else {"penalty": like.penalty, "standardized": like.standardized}
+        folds = folds_of(some, seed) if like is None else ()
+        return solve(values[torch.from_numpy(rows)], classes, loss, folds, device=cpu, poll=lambda: poll(0), **chosen)
 
     for train, held in folds_of(table, seed):
         sample = np.random.default_rng(seed).permutation(train)[:MOST_CHOSEN]
-        penalty = fitted(np.sort(sample), penalty=None)[2]
-        weight, bias, _ = fitted(train, penalty=penalty)
-        logits = values[torch.from_numpy(held)] @ weight.T + bias
+        solved = fitted(train, like=fitted(np.sort(sample), like=None))
+        assert solved.bias is not None, "the layer has a bias"
+        logits = values[torch.from_numpy(held)] @ solved.weight.T + solved.bias
         found[held] = logits.double().softmax(1).numpy()
         poll(0)
     return found
