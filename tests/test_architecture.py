@@ -306,6 +306,7 @@ def test_a_utility_is_used_by_several_rooms() -> None:
 STATE = {
     "zoo.util.process_caches.CACHES": "the caches themselves",
     "zoo.registry.registry._in_use": "a setting: what names mean; use_registry replaces it",
+    "zoo.cli.app._parser": "a function of its arguments",
     "zoo.cli.output.wording._flags": "a setting: the flags of the command that runs",
     "zoo.plugins.loader._refused": "a setting: which modules may not be imported; found anew with the plugins",
     "zoo.engine.rundir.lock._HELD": "open locks: to forget them would let a second run into the folder",
@@ -313,6 +314,7 @@ STATE = {
     "zoo.engine.distributed.rendezvous._JOINED": "counts what ranks must count alike",
     "zoo.engine.distributed.heartbeat._STORES": "the launcher's store, which may live in this process",
     "zoo.data.images.codecs.can_read": "a fact of the installation",
+    "zoo.data.images.transforms._per_channel": "a function of its arguments",
     "zoo.declare.faults.is_function": "a function of its arguments",
     "zoo.weights.hub_cache._digest": "a function of its arguments, the state of the file among them",
     "zoo.data.splits.patients._remembered": "a function of its arguments, the state of the file among them",
