@@ -51,6 +51,7 @@ def test_the_commands_predict_and_eval_read_a_fusion(
     assert run("predict", str(tmp_path / "saved" / "text"), "it is good") == 0
     assert "it is a part of a fusion, whose own head is not used there, so predictions mean nothing" in caplog.text
     test.rename(columns={"text": "Sentence", "file_name": "image"}).to_csv(tmp_path / "renamed.csv", index=False)  # as other commands read
+    capsys.readouterr()
     assert run("eval", saved, str(tmp_path / "renamed.csv"), "--root", str(tmp_path), "--json") == 0
     assert json.loads(capsys.readouterr().out)["accuracy"] == pytest.approx(fusion.evaluate(test)["accuracy"])
     test.drop(columns="text").to_csv(tmp_path / "less.csv", index=False)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # Options of the commands predict, eval and embed that a fusion takes, or that say nothing of it.
 OF_FUSIONS = ("model", "inputs", "data", "out", "overwrite", "root", "columns", "batch_size", "json")
-OF_ALL: tuple[str, ...] = ("command", "run", "words", "no_plugins", "strict_plugins", "debug")
+OF_ALL: tuple[str, ...] = ("command", "run", "words", "started", "no_plugins", "strict_plugins", "debug")
 OF_ALL += tuple(f"{name}{place}" for name in ("registry", "block", "allow") for place in ("", "_before"))
 
 FUSE = "a classifier of rows with an image, a text and numbers, any of which may be missing"
