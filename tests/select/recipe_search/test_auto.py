@@ -14,7 +14,7 @@ from PIL import Image
 import zoo
 from tests.engine.tiny import difference, images, model, values
 from zoo.cli.app import main
-from zoo.errors import DataError, InterruptedRunError, OptionError, SavedModelError
+from zoo.errors import DataError, InterruptedRunError, OptionError, OwnPartError, SavedModelError
 
 DATA = images(36), images(24, seed=1)
 
@@ -169,13 +169,30 @@ def test_too_few_samples_to_hold_out_fit_the_probe_on_all(tmp_path: Path, caplog
         auto(model(), tmp_path / "bad", tmp_path / "absent", None)
 
 
+@pytest.mark.usefixtures("toys")
+def test_an_own_metric_that_fails_names_the_folder_in_which_the_whole_goes_on(tmp_path: Path) -> None:
+    def broken(outputs: Any, targets: Any) -> float:
+        raise ValueError("no such axis")
+
+    with pytest.raises(OwnPartError, match="no such axis") as raised:
+        auto(model(), tmp_path / "auto", metrics={"mine": broken})
+    assert str(raised.value).endswith(f"out={str(tmp_path / 'auto')!r}")
+    with pytest.raises(OwnPartError, match="no such axis") as raised:
+        zoo.select.cross_validate(
+            model(), DATA[0], folds=2, recipe="linear-probe", metrics={"mine": broken}, quiet=True, out=tmp_path / "cv"
+        )
+    assert "fold-0'" not in str(raised.value)
+
+
 def test_options_that_contradict_are_refused_together() -> None:
     with pytest.raises(OptionError, match=r"(?s)trains: .*freeze='all'"):
         model().fit(*DATA, recipe="auto", trains="bias", freeze="all")
     with pytest.raises(OptionError, match="objective"):
         model().fit(*DATA, recipe="auto", objective=lambda supervised: supervised)
-    with pytest.raises(OptionError, match="recipe='auto'"):
+    with pytest.raises(OptionError, match="no recipe is given; add recipe='auto'"):
         model().fit(*DATA, budget="1min")
+    with pytest.raises(OptionError, match="recipe is 'full'; leave one of them out"):
+        model().fit(*DATA, budget="1min", recipe="full")
     with pytest.raises(OptionError, match="valid=False"):
         model().fit(DATA[0], False, recipe="auto")
     with pytest.raises(OptionError, match="did you mean 'epochs'"):

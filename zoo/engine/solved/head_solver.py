@@ -20,6 +20,7 @@ from zoo.engine.solved.penalties import Folds, HeldOut
 
 WITHOUT_FOLDS = 10.0  # the penalty where nothing can be held out; see docs/defaults.md
 EXACT = 2e-3  # tolerance of the optimum
+LEAST = 20  # samples from which folds tell scales apart; the standard errors of fewer are chance
 
 
 @dataclass(frozen=True)
@@ -123,16 +124,18 @@ def _on_best_scale(
     """Return features on their axes, and the held-out losses of the penalties there.
 
     They are standardized where that lowers the lowest held-out loss by more than its standard error, such as features whose
-    deviations differ by orders of magnitude; see docs/decisions/solved-heads.md.
+    deviations differ by orders of magnitude, and where there are ``LEAST`` samples; see docs/decisions/solved-heads.md.
     """
 
     def on_scale(*, standardized: bool) -> tuple[Axes, HeldOut]:
         axes = Axes(features, centred=bias, standardized=standardized).to(device)
         return axes, penalties.held_out(axes, outputs, loss, by_output, folds, bias=bias, poll=poll)
 
-    usual, other = on_scale(standardized=False), on_scale(standardized=True)
-    lowest, error = usual[1].lowest
-    axes, found = other if other[1].lowest[0] < lowest - error else usual
+    axes, found = on_scale(standardized=False)
+    if len(features) >= LEAST:
+        other = on_scale(standardized=True)
+        lowest, error = found.lowest
+        axes, found = other if other[1].lowest[0] < lowest - error else (axes, found)
     found.warn()
     return axes, found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from zoo.data.texts.encode import number_of_samples
@@ -9,6 +10,7 @@ from zoo.engine.loading.sources import corrupt_files
 from zoo.engine.objective.objective import Objective
 from zoo.engine.rundir.run_context import RunContext
 from zoo.engine.runtime.scratch import KEEP_NOTHING, is_scratch
+from zoo.errors import OwnPartError
 
 SKIPPED = "on_corrupt='skip' (--set on_corrupt=skip) leaves out a few such samples, and zoo data check lists them all"
 
@@ -32,6 +34,12 @@ def failed_epoch(number: int, epochs: int, folder: Path) -> str:
         return f"epoch {number} of {epochs}. {KEEP_NOTHING}"
     out = str(folder)
     return f"epoch {number} of {epochs}. The run is kept: correct it, and go on with resume=True (--resume) and out={out!r}"
+
+
+def name_whole(error: OwnPartError, folder: Path) -> None:
+    """Name the folder of a larger work in the error of a run inside it, in place, as it is the work that goes on."""
+    inner = re.escape(repr(f"{folder}/")[:-1])
+    error.args = tuple(re.sub(rf"{inner}[^']*'", lambda _: repr(str(folder)), str(part)) for part in error.args)
 
 
 def corrupt_inputs(objective: Objective, context: RunContext) -> str:

@@ -28,7 +28,8 @@ from zoo.engine.runtime.progress import Progress
 from zoo.engine.runtime.signals import ending_early, going_on, stop_signals
 from zoo.engine.train.fit import check_kinds
 from zoo.engine.train.job import Job, resolve_job
-from zoo.errors import InterruptedRunError, OptionError, check_together, count, fault_list
+from zoo.engine.train.messages import name_whole
+from zoo.errors import InterruptedRunError, OptionError, OwnPartError, check_together, count, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.saved.ensemble import write_ensemble
 from zoo.select.crossval.fold_runs import FoldRuns
@@ -189,6 +190,9 @@ def _run(job: Job, table: Table, parts: Sequence[Fold], folder: Path, record: di
                     runs.report(result)
     except InterruptedRunError as error:
         raise going_on(error, folder) from error
+    except OwnPartError as error:
+        name_whole(error, folder)
+        raise
     return _finish(job, table, folder, record, runs=runs, metric=metric)
 
 

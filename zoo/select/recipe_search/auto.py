@@ -23,8 +23,9 @@ from zoo.engine.runtime.progress import Progress
 from zoo.engine.runtime.signals import ending_early, going_on, stop_signals
 from zoo.engine.train.fit import check_kinds
 from zoo.engine.train.job import Tables
+from zoo.engine.train.messages import name_whole
 from zoo.engine.train.record import data_difference
-from zoo.errors import HoldOutError, InterruptedRunError, OptionError, SavedModelError, fault_list
+from zoo.errors import HoldOutError, InterruptedRunError, OptionError, OwnPartError, SavedModelError, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.select.log_once import each_message_once
 from zoo.select.recipe_search.candidates import check_auto
@@ -96,6 +97,10 @@ def check_arguments(valid: Any, budget: Any, recipe: Any, options: dict[str, Any
         OptionError: For arguments that contradict the choice.
     """
     seconds = seconds_of(budget)
+    if recipe is None:
+        raise OptionError(
+            "budget (--budget) is for recipe='auto', and no recipe is given; add recipe='auto' (--recipe auto), or leave budget out"
+        )
     faults = [] if recipe == "auto" else [f"budget is for recipe='auto', and recipe is {recipe!r}; leave one of them out"]
     if valid is False:
         faults.append("valid=False: recipe 'auto' judges by held-out samples; give some, or leave it out to have 20 % held out")
@@ -189,6 +194,9 @@ def _chosen(
             choice = search.run()
     except InterruptedRunError as error:
         raise going_on(error, folder, "recipe='auto'") from error
+    except OwnPartError as error:
+        name_whole(error, folder)
+        raise
     return _finish(model, trials, folder, record, search=search, choice=choice)
 
 
