@@ -38,7 +38,7 @@ def test_a_group_is_never_on_both_sides_however_its_id_is_written() -> None:
         assert not sides[0] & sides[1]
 
 
-@pytest.mark.parametrize("groups", [None, [str(row // 2) for row in range(20)] * 3], ids=["alone", "in groups"])
+@pytest.mark.parametrize("groups", [None, [str(row // 2) for row in range(60)]], ids=["alone", "in groups"])
 def test_copies_of_a_sample_are_never_on_both_sides(groups: list[str] | None) -> None:
     names = [f"text {row}" for row in range(20)] * 3
     table = Table(names, np.array([0, 1] * 30), ("a", "b"), reads="text", groups=groups and tuple(groups))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import zoo.data.images.scans.dicom as dicom
 from tests.data.test_dicom import made
@@ -16,7 +18,9 @@ from zoo.data.open import open_data, open_train_valid
 from zoo.data.splits.folds import cross_validation_folds
 from zoo.data.splits.patients import known_groups
 from zoo.data.table import Table
-from zoo.errors import DataError, HoldOutError, LeakError, OptionError
+from zoo.engine.options.begun import option_differences
+from zoo.engine.train.record import data_difference, data_record
+from zoo.errors import DataError, HoldOutError, LeakError, MissingExtraError, OptionError
 
 RNG = np.random.default_rng(0)
 
@@ -29,6 +33,19 @@ def scans(root: Path, patients: Sequence[str], studies: Sequence[str] = (), *, p
         tags = {"PatientID": patient, "StudyInstanceUID": studies[number] if studies else ""}
         made(RNG.integers(0, 255, (8, 8)).astype(np.uint8), **tags).save_as(path, enforce_file_format=True)
     return root
+
+
+class Items(torch.utils.data.Dataset[dict[str, object]]):
+    """A dataset of dicts."""
+
+    def __init__(self, items: list[dict[str, object]]) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> dict[str, object]:
+        return self.items[index]
 
 
 def numbers(table: Table | None) -> set[int]:
@@ -131,6 +148,35 @@ def test_files_without_any_id_are_warned_of(patient: str, tmp_path: Path, caplog
     assert open_data(scans(tmp_path, [patient] * 10), labelled=True).groups is None
     assert "nothing else in the headers tells which are of one patient" in caplog.text
     assert "columns={'group': …}" in caplog.text
+
+
+def test_a_key_of_arrays_or_of_items_may_have_the_name_of_an_attribute(tmp_path: Path) -> None:
+    pixels, labels, patients = np.zeros((4, 8, 8), np.uint8), np.array([0, 1, 0, 1]), np.array(["p", "p", "q", "q"])
+    np.savez(tmp_path / "data.npz", images=pixels, labels=labels, PatientID=patients, group=labels)
+    items = [{"image": one, "label": int(label), "PatientID": str(who)} for one, label, who in zip(pixels, labels, patients, strict=True)]
+    for source in (tmp_path / "data.npz", Items(items)):
+        assert list(open_data(source, labelled=True, columns={"group": "PatientID"}).groups or ()) == patients.tolist()
+        assert open_data(source, labelled=True, columns={"group": "none"}).groups is None
+
+
+def test_an_attribute_that_pydicom_is_missing_for_is_not_told_as_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scans(tmp_path, PATIENTS)
+    for name in ("pydicom", "pydicom.filereader", "pydicom.datadict"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr(dicom.importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(MissingExtraError, match="pip install pydicom"):
+        open_data(tmp_path, labelled=True, columns={"group": "StudyInstanceUID"})
+
+
+def test_a_run_that_divided_patients_goes_on_with_its_division(tmp_path: Path) -> None:
+    scans(tmp_path, PATIENTS)
+    begun = data_record(open_train_valid(tmp_path, columns={"group": "none"}))
+    now = data_record(open_train_valid(tmp_path))
+    assert "columns={'group': 'none'} divides them as before" in data_difference("train", now["train"], begun["train"])
+    assert data_difference("train", begun["train"], begun["train"]) == ""
+    assert option_differences({"columns": {"group": "none"}}, {"columns": {}}) == []
+    assert option_differences({"columns": {}}, {"columns": {"group": "none"}}) != []
+    assert option_differences({"columns": {"group": "none"}}, {"columns": {"group": "patient"}}) != []
 
 
 def test_a_series_and_an_encoded_file_have_headers_and_other_files_none(tmp_path: Path) -> None:

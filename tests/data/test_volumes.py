@@ -17,7 +17,7 @@ from zoo.data.images.augment import Augment
 from zoo.data.images.decode import decode
 from zoo.data.images.scans.nifti import load_array, read_nifti
 from zoo.data.images.scans.volumes import read_volume, volume_transform
-from zoo.data.open import open_train_valid
+from zoo.data.open import open_data, open_train_valid
 from zoo.declare import Volume
 from zoo.errors import CorruptInputError, DataError, DeclarationError, MissingExtraError
 
@@ -222,3 +222,10 @@ def test_files_of_another_kind_are_refused_before_anything_is_divided(
         open_train_valid(tmp_path, reads=reads)
     assert not caplog.records
     assert len(open_train_valid(tmp_path, reads="volume" if reads == "image" else "image")[0]) == 16
+
+
+def test_folders_of_series_may_be_named_as_files_are(tmp_path: Path) -> None:
+    paths = [str(tmp_path / f"{number}.dcm") for number in range(4)]
+    for path in paths:
+        Path(path).mkdir()
+    assert len(open_data((paths, list("abab")), labelled=True, reads="volume")) == 4

@@ -320,7 +320,7 @@ class TaskModel(nn.Module):
         if options.get("recipe") == "auto" or options.get("budget") is not None:
             from zoo.select.recipe_search.plan import plan_auto
 
-            found: Any = plan_auto(self, train, valid, **options)
+            found: Any = plan_auto(self, train, valid, **{"recipe": None, **options})
             return found  # type: ignore[no-any-return]  # a union would be in the way of the many that plan one recipe
         from zoo.engine.preview.preview import preview
 

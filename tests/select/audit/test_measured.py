@@ -133,6 +133,13 @@ def test_a_probe_that_is_hardly_better_than_the_most_frequent_class_doubts_no_la
     assert f"right on {known:.0%} of the samples, always naming the most frequent class on {share:.0%}" in finding.message
 
 
+def test_labels_that_nothing_could_be_held_out_to_judge_are_not_told_as_a_weak_probe() -> None:
+    table = Table(list(range(4)), np.arange(4), tuple("abcd"))
+    (finding,), figures = wrong_labels(Opened(table, {}), np.arange(4), table, np.full((4, 4), np.nan))
+    assert "no sample can be held out" in finding.message
+    assert (figures["samples"], figures["probe_accuracy"], figures["suspects"]) == (0, None, 0)
+
+
 def test_without_cleanlab_the_part_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "cleanlab", None)
     monkeypatch.setattr("zoo.select.audit.checking.features_of", lambda *args: pytest.fail("features are computed in vain"))

@@ -182,7 +182,7 @@ class Normalise:
 @functools.cache
 def _per_channel(values: tuple[float, ...]) -> torch.Tensor:
     """Return float32 ``(channels, 1, 1)``, one tensor for all images: to make it takes longer than to normalise a small one."""
-    return torch.tensor(values).view(-1, 1, 1)
+    return torch.tensor(values, dtype=torch.float32, device="cpu").view(-1, 1, 1)  # whatever the defaults of the first caller are
 
 
 def resize_target(inputs: Image) -> tuple[int, int]:

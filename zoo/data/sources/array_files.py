@@ -117,11 +117,7 @@ def _joined(parts: Mapping[str, Mapping[str, str]], path: Path, shapes: Mapping[
 def _part(keys: Mapping[str, str], path: Path, shapes: Mapping[str, tuple[int, ...]], options: ReadOptions) -> Raw:
     shape, source = shapes[keys["input"]], repr(str(path))
     samples = shape[0] if shape else 0
-    beside = {
-        role: key
-        for role, key in keys.items()
-        if (role == "group" and not options.header_group) or (role == "label" and options.labelled is not False)
-    }
+    beside = {role: key for role, key in keys.items() if role == "group" or (role == "label" and options.labelled is not False)}
     least = 4 if options.reads == "volume" else 3
     if len(shape) < least:
         wanted = "(samples, depth, height, width)" if least == 4 else "(samples, height, width), or with channels behind"
@@ -149,6 +145,8 @@ def _parts(shapes: Iterable[str], options: ReadOptions, path: Path) -> dict[str,
         DataError: If two keys have the same part and role.
     """
     named = {"input" if role in _ROLES[:3] else role: (name,) for role, name in options.columns.items()}
+    if options.header_group:  # arrays have no headers, so it is the name of a key, or none is taken
+        named["group"] = (options.header_group,)
     names = {role: named.get(role, usual) for role, usual in _NAMES.items()}
     parts: dict[str, dict[str, str]] = defaultdict(dict)
     for key in shapes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -82,6 +83,7 @@ def refuse_other_kind(inputs: Any, reads: str, source: str) -> None:
         others, fault = all(item.lower().endswith(VOLUMES) for item in inputs), IS_VOLUME
     else:
         others, fault = all(item.lower().endswith((*PICTURE_SUFFIXES, *DICOM)) for item in inputs), NO_VOLUME
+        others = others and not any(map(os.path.isdir, inputs))  # a series may have any name
     if others:
         each = "it" if len(inputs) == 1 else "each of them"
         raise DataError(f"{source} has {count(len(inputs), 'file')}: {examples(list(map(repr, inputs)))}; {each} {fault}")

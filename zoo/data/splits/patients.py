@@ -22,11 +22,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from zoo.data.images.scans.dicom import DICOM, read_header
+from zoo.data.images.scans.dicom import DICOM, can_read_headers, read_header
 from zoo.data.raw import Raw, ReadOptions
 from zoo.data.splits.train_valid import normal_group
 from zoo.data.table import NO_GROUP, PIXELS
-from zoo.errors import DataError, count, did_you_mean
+from zoo.errors import DataError, MissingExtraError, count, did_you_mean
 
 PATIENT, STUDY = "PatientID", "StudyInstanceUID"
 OFF = "none"  # the word in place of a column
@@ -125,6 +125,7 @@ def with_patients(raws: Sequence[Raw], options: ReadOptions) -> list[Raw]:
 
     Raises:
         DataError: If no file has the attribute that is named.
+        MissingExtraError: If pydicom is not installed, which would read it.
     """
     raws, word = list(raws), options.header_group
     if word == OFF or options.textual or any(raw.groups is not None for raw in raws):
@@ -135,6 +136,8 @@ def with_patients(raws: Sequence[Raw], options: ReadOptions) -> list[Raw]:
     files = sum(header is not None for header in headers)
     if word:
         known = Known(tuple((header or {}).get(word, "") for header in headers), word)
+        if not known.number and not can_read_headers():
+            raise MissingExtraError(f"{source} has no column {word}; an attribute of DICOM headers is read by pydicom: pip install pydicom")
         if not known.number:
             raise DataError(f"{source}: no DICOM file has {word} in its header, which is named as the group{_remedy(files)}")
     elif not files:

@@ -79,11 +79,16 @@ def objective_as_begun(described: Mapping[str, Any]) -> dict[str, Any]:
 
 def option_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
     """Return the differences of two configurations that change the result; workers and device do not."""
+    from zoo.data.splits.patients import OFF
+
     free = {name for name, option in DECLARED.items() if option.free}
     free.add("mix_few")  # not an option; what follows from it is the ``wise_ft`` of a run
     # An option that the other run did not have yet counts as its default.
     before = {name: theirs.get(name, _json_default(name)) for name in ours}
     before |= {"solve_head": theirs.get("solve_head", False)}  # versions without it trained every head
+    if "group" not in (before.get("columns") or {}) and (ours.get("columns") or {}).get("group") == OFF:
+        # A run of a version that did not read the headers of DICOM files goes on so; its data are compared by what was divided.
+        ours = {**ours, "columns": {role: name for role, name in ours["columns"].items() if role != "group"}}
     if "refit_bias" not in theirs:  # versions that left the biases as tuned; None is decided by the number of samples, run by run
         before["refit_bias"] = None if ours.get("refit_bias") is None else False
     if isinstance(before.get("recipe"), dict):  # phases of earlier versions lack fields, which are off

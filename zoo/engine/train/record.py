@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 
+from zoo.data.splits.patients import OFF
+from zoo.data.table import Table
 from zoo.engine.loading.sources import summary
 from zoo.engine.options.begun import objective_as_begun, option_differences
 from zoo.engine.rundir.checkpoint import Checkpoint, read_newest
 from zoo.engine.rundir.run_folder import FINISHED, environment
 from zoo.engine.train.job import Job, Tables
-from zoo.errors import SavedModelError, fault_list
+from zoo.errors import SavedModelError, count, fault_list
 from zoo.util.differences import record_differences
 
 log = logging.getLogger("zoo")
@@ -34,7 +36,7 @@ def record_of(job: Job, tables: Tables, accelerator: Any) -> dict[str, Any]:
     record = {
         "config": config.to_dict(),
         "model": described,
-        "data": {"train": summary(tables[0]), "valid": summary(tables[1])},
+        "data": data_record(tables),
         "device": str(accelerator.device),
         "precision": "fp32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision,
         "threads": torch.get_num_threads(),
@@ -47,6 +49,16 @@ def record_of(job: Job, tables: Tables, accelerator: Any) -> dict[str, Any]:
         record["own"] = own
     plain: dict[str, Any] = json.loads(json.dumps(record))
     return plain
+
+
+def data_record(tables: Tables) -> dict[str, Any]:
+    """Return the summaries of the data of a run, with the number of groups that its division keeps whole."""
+    return {name: _with_groups(table) for name, table in zip(("train", "valid"), tables, strict=True)}
+
+
+def _with_groups(table: Table | None) -> dict[str, Any] | None:
+    found = summary(table)
+    return found if found is None or table is None or table.groups is None else found | {"groups": len(set(table.groups))}
 
 
 def recorded_options(folder: Path) -> dict[str, Any] | None:
@@ -110,6 +122,10 @@ def data_difference(name: str, ours: dict[str, Any] | None, theirs: dict[str, An
         return "" if ours == theirs else f"the {name} data {'are missing' if ours is None else 'are new'}"
     if list(ours["classes"]) != list(theirs["classes"]):
         return f"the classes of the {name} data were {', '.join(theirs['classes'])} and are {', '.join(ours['classes'])}"
+    hint = ""
+    if name == "train" and ours.get("groups") and not theirs.get("groups"):  # versions before did not read the headers of DICOM files
+        hint = f"; {count(ours['groups'], 'group')} stay on one side of the division now: if the files are the same, "
+        hint += f"columns={{'group': '{OFF}'}} divides them as before"
     if ours["samples"] != theirs["samples"]:
-        return f"the {name} data had {theirs['samples']} samples and have {ours['samples']}"
-    return "" if ours["sha256"] == theirs["sha256"] else f"the {name} data have other files or labels than before"
+        return f"the {name} data had {theirs['samples']} samples and have {ours['samples']}{hint}"
+    return "" if ours["sha256"] == theirs["sha256"] else f"the {name} data have other files or labels than before{hint}"

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from zoo.engine.loading.class_counts import monitor_of
-from zoo.engine.loading.sources import check_tables, open_for_fit, summary
+from zoo.engine.loading.sources import check_tables, open_for_fit
 from zoo.engine.loading.start_method import refuse_second_run
 from zoo.engine.options.begun import option_differences
 from zoo.engine.options.model_selection import resolve_monitor
@@ -24,7 +24,7 @@ from zoo.engine.runtime.signals import ending_early, going_on, stop_signals
 from zoo.engine.train.fit import check_kinds
 from zoo.engine.train.job import Tables
 from zoo.engine.train.messages import name_whole
-from zoo.engine.train.record import data_difference
+from zoo.engine.train.record import data_difference, data_record
 from zoo.errors import HoldOutError, InterruptedRunError, OptionError, OwnPartError, SavedModelError, fault_list
 from zoo.models.task_model import TaskModel
 from zoo.select.log_once import each_message_once
@@ -229,7 +229,7 @@ def _load(model: TaskModel, trials: list[Trial], folder: Path) -> None:
 def _record(default: Trial, tables: Tables) -> dict[str, Any]:
     """Return the record of a choice that has begun; its options and data must be the same when it is resumed."""
     config = default.config.to_dict()
-    data = {"train": summary(tables[0]), "valid": summary(tables[1])}
+    data = data_record(tables)
     plain: dict[str, Any] = json.loads(json.dumps({"auto": {"config": config, "data": data}}))
     return plain
 

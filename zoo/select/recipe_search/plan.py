@@ -72,7 +72,7 @@ class SearchPlan:
 
 
 def plan_auto(
-    model: TaskModel, train: Any, valid: Any = None, *, budget: str | float | None = None, recipe: Any = "auto", **options: Any
+    model: TaskModel, train: Any, valid: Any = None, *, recipe: Any, budget: str | float | None = None, **options: Any
 ) -> SearchPlan:
     """Return what ``fit(recipe="auto")`` with the same arguments would try and take; the model is left as it is.
 

@@ -5,6 +5,7 @@ pydicom reads the files and is imported for the first one.
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import threading
 import warnings
@@ -129,6 +130,11 @@ def read_header(source: str | Path | bytes, names: Sequence[str]) -> dict[str, s
         return None
     texts = {name: " ".join(str(entry).split()) for name, entry in entries.items() if entry is not None}
     return {name: text for name, text in texts.items() if text}
+
+
+def can_read_headers() -> bool:
+    """Return whether pydicom is installed."""
+    return importlib.util.find_spec("pydicom") is not None
 
 
 def _starts_as_dicom(path: Path) -> bool:

@@ -157,8 +157,8 @@ def find_keys(first: Mapping[Any, Any], options: ReadOptions, source: str) -> di
     if options.labelled is False or options.label_columns:
         found["label"] = None
     if options.header_group:
-        found["group"] = None
-    if found["group"] not in (None, "group", own.get("group")):
+        found["group"] = by_name.get(options.header_group)
+    if found["group"] not in (None, "group", own.get("group"), options.header_group):
         if options.labelled is False:
             found["group"] = None
         else:

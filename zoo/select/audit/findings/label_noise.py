@@ -53,13 +53,20 @@ def wrong_labels(data: Opened, rows: Array, some: Table, probabilities: Array) -
     """
     targets = np.asarray(some.targets)
     known = np.isfinite(probabilities).all(1)
-    right = float((probabilities[known].argmax(1) == targets[known]).mean()) if known.any() else 0.0
-    majority = float(np.bincount(targets[known]).max() / known.sum()) if known.any() else 1.0
-    figures: dict[str, Any] = {"samples": int(known.sum()), "probe_accuracy": right if known.any() else None, "majority": majority}
+    if not known.any():
+        return [_none_held_out()], {"samples": 0, "probe_accuracy": None, "majority": None, "suspects": 0}
+    right = float((probabilities[known].argmax(1) == targets[known]).mean())
+    majority = float(np.bincount(targets[known]).max() / known.sum())
+    figures: dict[str, Any] = {"samples": int(known.sum()), "probe_accuracy": right, "majority": majority}
     if right - majority < WEAK * (1 - majority):
         return [_too_weak(right, majority)], figures | {"suspects": 0}
     ranked = suspects(probabilities, targets)
     return list(_finding(data, rows, some, probabilities, ranked, right)), figures | {"suspects": len(ranked)}
+
+
+def _none_held_out() -> Finding:
+    message = "no label is doubted: no sample can be held out with its class and its group on both sides, so no probe can judge one"
+    return Finding("labels", "note", message, 0)
 
 
 def _too_weak(right: float, majority: float) -> Finding:
