@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch.nn import functional
 from tests.engine.tiny import difference, images, model, timeless, values
 from zoo.data.splits.folds import folds_of
 from zoo.data.table import Table
+from zoo.engine.objective.class_weights import class_weights
 from zoo.engine.options.recipe import Phase, Recipe
 from zoo.engine.options.resolve import resolve
 from zoo.engine.runtime.memory_profile import footprint
@@ -25,6 +27,7 @@ from zoo.engine.solved import axes, head_solver, penalties
 from zoo.engine.solved.head_solver import WITHOUT_FOLDS, held_out_logits, peak_bytes, solve
 from zoo.engine.solved.solved_head import solved_head
 from zoo.errors import TrainingError
+from zoo.tasks.find import find_task
 
 CPU = torch.device("cpu")
 CLASSIC: dict[str, Any] = {
@@ -163,6 +166,43 @@ def test_logits_of_held_out_samples_are_those_of_heads_that_never_saw_them() -> 
     unseen = sorted({*range(90)} - {row for _, held in parts for row in held})
     assert found.held_out[unseen].isnan().all()
     assert solve(torch.tensor(x), 3, of_classes(y), parts, device=CPU).held_out is None
+
+
+def unequal(seed: int = 0) -> tuple[Any, Any, Any, Any]:
+    """Return 64 samples of one class and 6 of two others, with their labels, and fresh samples with theirs."""
+    x, y = clusters(240, 20, spread=2.0, scales=1.0, seed=seed)
+    chosen = np.concatenate([np.flatnonzero(y == k)[:number] for k, number in enumerate((64, 6, 6))])
+    fresh = np.setdiff1d(np.arange(240), chosen)
+    return x[chosen], y[chosen], x[fresh], y[fresh]
+
+
+def test_without_a_margin_rare_classes_are_found_more_often() -> None:
+    x, y, fresh, truth = unequal()
+    found = [solve(torch.tensor(x), 3, of_classes(y), folds(y), device=CPU, margin=margin) for margin in (1.0, 0.0)]
+    assert found[1].penalty < found[0].penalty
+    chosen = [(torch.tensor(fresh) @ each.weight.T + each.bias).argmax(1).numpy() for each in found]
+    recall = [np.mean([(guessed[truth == k] == k).mean() for k in range(3)]) for guessed in chosen]
+    assert recall[1] > recall[0] + 0.1
+
+
+@pytest.mark.parametrize(("weights", "margin"), [(None, 0.0), ("balanced", 1.0)])
+def test_a_run_has_no_margin_where_classes_are_unequal_and_not_weighted(weights: Any, margin: float, tmp_path: Path) -> None:
+    rows = np.r_[np.arange(0, 60, 3), 1, 4, 7, 2, 5, 8]
+    pixels, names = images(60)
+    noise = np.random.default_rng(2).integers(0, 200, (26, 16, 16, 3)).astype(np.uint8)
+    train = pixels[rows] // 16 + noise, [names[row] for row in rows]
+    net = model()
+    encoded = np.array([sorted(set(names)).index(name) for name in train[1]])
+    features, task = torch.from_numpy(np.asarray(net.embed(list(train[0])))), find_task("single-label")
+    assert task.is_skewed(encoded)
+    assert not task.is_skewed(encoded[:9])
+    counted = class_weights(weights, task, encoded, tuple(sorted(set(names))))
+    given: dict[str, Any] = {"outputs": 3, "bias": True, "device": CPU, "seed": 0, "poll": lambda: None}
+    table = Table([*range(26)], encoded, tuple(sorted(set(names))))
+    penalties_of = [solved_head(features, table, partial(task.loss, weights=counted), margin=each, **given).penalty for each in (1.0, 0.0)]
+    assert penalties_of[0] > penalties_of[1]
+    run = fit(net, tmp_path / "run", train, class_weights=weights, seed=0)
+    assert run.history[0]["penalty"] == pytest.approx(penalties_of[margin == 0.0])
 
 
 def test_each_label_has_the_penalty_that_it_would_have_alone() -> None:

@@ -74,16 +74,17 @@ class SingleLabel(Task):
         """Return the mean cross entropy."""
         return float(_losses(logits, np.asarray(targets, dtype=np.int64)).mean())
 
+    def is_skewed(self, targets: Array) -> bool:
+        """Return whether the commonest class is ``SKEWED`` times as frequent as the others on average."""
+        counts = _occurring(targets)
+        return len(counts) > 1 and bool(counts.max() * (len(counts) - 1) >= SKEWED * (counts.sum() - counts.max()))
+
     def default_monitor(self, targets: Array, *, medical: bool = False) -> str:
         """Return accuracy; for unequal classes and medical samples auroc of two classes and balanced_accuracy of more."""
-        counts = np.bincount(np.asarray(targets, dtype=np.int64))
-        counts = counts[counts > 0]
-        if len(counts) < 2:
+        classes = len(_occurring(targets))
+        if classes < 2 or not (medical or self.is_skewed(targets)):
             return self.monitors[0]
-        others = (counts.sum() - counts.max()) / (len(counts) - 1)
-        if not medical and counts.max() < SKEWED * others:
-            return self.monitors[0]
-        return "auroc" if len(counts) == 2 else "balanced_accuracy"
+        return "auroc" if classes == 2 else "balanced_accuracy"
 
     def weighted_metrics(self, logits: Array, targets: Array, weights: Array) -> dict[str, Array] | None:
         """Return loss, accuracy, balanced_accuracy, macro_f1 and auroc for each row of weights."""
@@ -122,6 +123,12 @@ class SingleLabel(Task):
     def decode(self, logits: Array, labels: Sequence[Any]) -> list[Any]:
         """Return the likeliest class."""
         return [labels[k] for k in logits.argmax(1)]
+
+
+def _occurring(targets: Array) -> Array:
+    """Return how many samples each class has that has any."""
+    counts = np.bincount(np.asarray(targets, dtype=np.int64))
+    return counts[counts > 0]
 
 
 def _losses(logits: Array, targets: Array) -> Array:

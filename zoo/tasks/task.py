@@ -148,6 +148,14 @@ class Task:
         """
         return self.metrics(logits, targets, ()).get("loss", float("nan"))
 
+    def is_skewed(self, targets: Array) -> bool:
+        """Return whether one class is so common that accuracy hardly sees the others.
+
+        Args:
+            targets: Those of the training data.
+        """
+        return False
+
     def default_monitor(self, targets: Array, *, medical: bool = False) -> str:
         """Return the metric that chooses the best epoch unless one is named.
 

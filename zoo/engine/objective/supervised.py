@@ -30,6 +30,7 @@ from zoo.engine.options.own_parts import OwnParts, own_metrics
 from zoo.engine.rundir.run_context import RunContext
 from zoo.engine.solved.augmentation_choice import views_help
 from zoo.engine.solved.bias_shift import bias_shift
+from zoo.engine.solved.penalties import margin_of
 from zoo.engine.solved.solved_head import SolvedHead, is_small_enough, solved_head
 from zoo.engine.solved.solved_tasks import solved_tasks
 from zoo.errors import DataError, OptionError, count, examples
@@ -183,6 +184,7 @@ class Supervised(Objective):
             outputs=self.model.num_classes,
             by_output=each and partial(each, weights=self._weights, smoothing=self._smoothing),
             held_out=bool(self.task.thresholded) and not self.valid,
+            margin=1.0 if self._weights is not None else margin_of(self.task, flat_targets(np.asarray(table.targets))),
             **shared,
         )
         if found.held_out is not None:

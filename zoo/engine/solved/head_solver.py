@@ -74,6 +74,7 @@ def solve(
     standardized: bool = False,
     by_output: Loss | None = None,
     held_out: bool = False,
+    margin: float = 1.0,
     poll: Callable[[], None] = lambda: None,
 ) -> Solution:
     """Return the optimal linear layer.
@@ -90,6 +91,7 @@ def solve(
         by_output: The losses ``(outputs,)`` whose sum is ``loss``, where each output has a loss of its own; it then gets a penalty of its
             own. None takes one for all.
         held_out: Whether the solution has logits of held-out samples, where folds choose the penalty.
+        margin: Standard errors by which the held-out loss of the penalty may exceed the lowest, see ``margin_of``.
         poll: Called between two solutions; may raise to stop.
     """
     everything = np.arange(len(features))
@@ -97,7 +99,7 @@ def solve(
     if not folds or penalty is not None:
         axes = Axes(features, centred=bias, standardized=standardized).to(device)
     else:
-        axes, found = _on_best_scale(features, outputs, loss, by_output, folds, device=device, bias=bias, poll=poll)
+        axes, found = _on_best_scale(features, outputs, loss, by_output, folds, device=device, bias=bias, margin=margin, poll=poll)
         standardized = axes.standardized
         chosen, start = found.chosen, found.chosen_of(found.weights)[:, None]
         unseen = found.chosen_of(found.logits) if held_out else None
@@ -119,6 +121,7 @@ def _on_best_scale(
     *,
     device: torch.device,
     bias: bool,
+    margin: float,
     poll: Callable[[], None],
 ) -> tuple[Axes, HeldOut]:
     """Return features on their axes, and the held-out losses of the penalties there.
@@ -129,7 +132,7 @@ def _on_best_scale(
 
     def on_scale(*, standardized: bool) -> tuple[Axes, HeldOut]:
         axes = Axes(features, centred=bias, standardized=standardized).to(device)
-        return axes, penalties.held_out(axes, outputs, loss, by_output, folds, bias=bias, poll=poll)
+        return axes, penalties.held_out(axes, outputs, loss, by_output, folds, bias=bias, margin=margin, poll=poll)
 
     axes, found = on_scale(standardized=False)
     if len(features) >= LEAST:
@@ -147,6 +150,7 @@ def held_out_logits(
     folds: Folds,
     *,
     device: torch.device,
+    margin: float = 1.0,
     poll: Callable[[], None] = lambda: None,
 ) -> tuple[Tensor, float]:
     """Return what linear layers predict for samples that they were not fitted on, and the penalty, which ``solve`` would choose.
@@ -159,12 +163,13 @@ def held_out_logits(
         loss: As for ``solve``.
         folds: Training and held-out rows, at least two.
         device: As for ``solve``.
+        margin: As for ``solve``.
         poll: As for ``solve``.
 
     Returns:
         Logits ``(samples, outputs)`` on the CPU, NaN for a sample that no fold holds out, and the penalty.
     """
-    _, found = _on_best_scale(features, outputs, loss, None, folds, device=device, bias=True, poll=poll)
+    _, found = _on_best_scale(features, outputs, loss, None, folds, device=device, bias=True, margin=margin, poll=poll)
     return found.chosen_of(found.logits), float(found.chosen)
 
 

@@ -2,8 +2,8 @@
 
 The penalties are tried from the strongest down until the held-out loss rises. Of those whose loss is within one standard error of the
 lowest the strongest is taken (Breiman et al. 1984), because accuracy suffers less from too strong a penalty than the loss does, and the
-lowest loss of few samples is chance. Where each output has a loss of its own, it has a penalty of its own: a rare label needs a
-stronger one.
+lowest loss of few samples is chance; where one class is far commoner than the others, the penalty of the lowest loss is taken. Where
+each output has a loss of its own, it has a penalty of its own: a rare label needs a stronger one.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from zoo.engine.solved.axes import Axes
 from zoo.engine.solved.fitted_layers import ITERATIONS, FittedLayers, Loss, Rows
+from zoo.tasks.task import Task
 
 Array = npt.NDArray[Any]
 Folds = Sequence[tuple[Rows, Rows]]
@@ -42,6 +43,7 @@ class HeldOut:
         errors: Standard errors of these, over folds.
         logits: Logits of held-out samples, ``(penalties, samples, outputs)``, NaN for a sample that no fold holds out.
         weights: Mean weights of the folds, ``(penalties, axes + 1, outputs)``.
+        margin: Standard errors by which the held-out loss of the chosen penalty may exceed the lowest.
         unfinished: Penalties at which layers did not reach their optimum, with the gradient that was left as a multiple of the tolerance.
     """
 
@@ -50,6 +52,7 @@ class HeldOut:
     errors: Array
     logits: Tensor
     weights: Tensor
+    margin: float = 1.0
     unfinished: Mapping[float, float] = field(default_factory=dict)
 
     @property
@@ -61,9 +64,9 @@ class HeldOut:
 
     @property
     def choice(self) -> Tensor:
-        """Number of the strongest penalty whose loss is within one standard error of the lowest, ``(outputs,)`` or ``(1,)``."""
+        """Number of the strongest penalty whose loss is within the margin of the lowest, ``(outputs,)`` or ``(1,)``."""
         lowest = np.argmin(self.means, axis=0)[None]
-        bounds = np.take_along_axis(self.means, lowest, 0) + np.take_along_axis(self.errors, lowest, 0)
+        bounds = np.take_along_axis(self.means, lowest, 0) + self.margin * np.take_along_axis(self.errors, lowest, 0)
         return torch.from_numpy(np.argmax(self.means <= bounds, axis=0))
 
     @property
@@ -88,6 +91,19 @@ class HeldOut:
         return values[self.choice.expand(outputs), :, torch.arange(outputs)].T
 
 
+def margin_of(task: Task, targets: Array) -> float:
+    """Return the ``margin`` of the penalty of a head: one standard error, none where one class is far commoner than the others.
+
+    The mean loss of unequal classes is that of the commonest, so a penalty that is stronger by one error gives up the rare ones;
+    docs/decisions/solved-heads.md has the evidence.
+
+    Args:
+        task: The task of the head.
+        targets: Those of the training samples.
+    """
+    return 0.0 if task.is_skewed(targets) else 1.0
+
+
 def held_out(
     axes: Axes,
     outputs: int,
@@ -97,6 +113,7 @@ def held_out(
     *,
     bias: bool,
     poll: Callable[[], None],
+    margin: float = 1.0,
     tried: Sequence[float] = PENALTIES,
 ) -> HeldOut:
     """Return the held-out losses of the penalties, until they rise.
@@ -109,6 +126,7 @@ def held_out(
         folds: Training and held-out rows.
         bias: Whether the layers have a bias.
         poll: Called between two fits; may raise to stop.
+        margin: See ``HeldOut``.
         tried: The penalties, the strongest first.
     """
     each = by_output or (lambda logits, rows: loss(logits, rows)[None])
@@ -140,4 +158,4 @@ def held_out(
         if rising.all():
             break
     losses = np.array(tried[: len(means)]), np.stack(means), np.stack(errors)
-    return HeldOut(*losses, torch.stack(logits), torch.stack(weights), unfinished)
+    return HeldOut(*losses, torch.stack(logits), torch.stack(weights), margin, unfinished)

@@ -84,6 +84,7 @@ def solved_head(
     seed: int,
     by_output: Callable[[Tensor, Tensor], Tensor] | None = None,
     held_out: bool = False,
+    margin: float = 1.0,
     poll: Callable[[], None],
 ) -> SolvedHead:
     """Return the optimum of a linear head.
@@ -98,6 +99,7 @@ def solved_head(
         seed: Seed of the folds that choose the penalty.
         by_output: Likewise to the losses ``(outputs,)`` whose sum that is, where each output has one of its own.
         held_out: Whether logits of held-out samples are wanted, where samples can be held out.
+        margin: Standard errors by which the held-out loss of the penalty may exceed the lowest, see ``margin_of``.
         poll: Called now and then; may raise to stop.
 
     Raises:
@@ -123,6 +125,7 @@ def solved_head(
         bias=bias,
         by_output=by_output and of_rows(by_output),
         held_out=held_out,
+        margin=margin,
         poll=poll,
     )
     if not folds:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.table import Table
+from zoo.engine.solved.penalties import margin_of
 from zoo.engine.solved.solved_head import SolvedHead, solved_head
 from zoo.tasks.member import Member
 from zoo.tasks.several import SeveralTasks
@@ -56,8 +57,9 @@ def solved_tasks(
         rows = part.known(table.targets)
         own = _own_table(table, member, rows)
         loss, by_output = _losses(member, weights, smoothing)
+        margin = 1.0 if weights is not None else margin_of(member.task, np.asarray(own.targets))
         given: dict[str, Any] = {"outputs": member.outputs, "bias": bias, "device": device, "seed": seed, "poll": poll}
-        found.append((member, solved_head(features[torch.from_numpy(rows)], own, loss, by_output=by_output, **given)))
+        found.append((member, solved_head(features[torch.from_numpy(rows)], own, loss, by_output=by_output, margin=margin, **given)))
     heads = [head for _, head in found]
     return SolvedHead(
         torch.cat([head.weight for head in heads]),

@@ -17,6 +17,7 @@ from zoo.engine.inference.metrics import compute_metrics, drawn_groups
 from zoo.engine.optim.target_scale import TargetScale
 from zoo.engine.solved.fitted_layers import Rows
 from zoo.engine.solved.head_solver import held_out_logits
+from zoo.engine.solved.penalties import margin_of
 from zoo.errors import DataError
 from zoo.select.ranking.row import Judged
 from zoo.select.transferability.class_scatter import h_score, regularized_h_score, transrate
@@ -65,7 +66,8 @@ class Scorer:
             return self._task.loss(logits, y[torch.from_numpy(rows).to(self._device)])
 
         placed = features.to(self._device) if self._device.type == "cuda" else features  # other devices may lack float64
-        logits = held_out_logits(placed, self._outputs, loss, self._folds, device=self._device, poll=self._poll)[0].numpy()
+        margin = margin_of(self._task, self._targets)
+        logits = held_out_logits(placed, self._outputs, loss, self._folds, device=self._device, margin=margin, poll=self._poll)[0].numpy()
         outputs = logits if self._scale is None else self._scale.decode(logits)
         return self.judged(outputs, time.perf_counter() - started)
 

@@ -16,6 +16,7 @@ from zoo.data.splits.folds import folds_of
 from zoo.data.table import Table
 from zoo.engine.solved.fitted_layers import Rows
 from zoo.engine.solved.head_solver import WITHOUT_FOLDS, Solution, held_out_logits, solve
+from zoo.engine.solved.penalties import margin_of
 from zoo.tasks.find import find_task
 
 Array = npt.NDArray[Any]
@@ -85,6 +86,11 @@ class HeadData:
         """The target of each row."""
         return torch.as_tensor(np.asarray(self.labels.targets)[self.kept])
 
+    @property
+    def margin(self) -> float:
+        """Standard errors by which the held-out loss of the penalty may exceed the lowest."""
+        return margin_of(find_task(self.task), self.targets.numpy())
+
     def folds(self) -> list[tuple[Array, Array]]:
         """Return training and held-out rows; copies of a row are on one side. Empty where no rows can be held out."""
         groups = tuple(str(row) if self.labels.groups is None else self.labels.groups[row] for row in self.kept)
@@ -100,7 +106,8 @@ def solve_head(rows: Tensor, data: HeadData, *, held_out: bool = False) -> Solut
     """Return the optimal head on ``(rows, features)``, on demand with logits of held-out rows where rows can be held out."""
     folds = data.folds()
     penalty = None if folds else WITHOUT_FOLDS
-    return solve(rows, len(data.labels.classes), data.loss, folds, device=torch.device("cpu"), penalty=penalty, held_out=held_out)
+    outputs, cpu = len(data.labels.classes), torch.device("cpu")
+    return solve(rows, outputs, data.loss, folds, device=cpu, penalty=penalty, held_out=held_out, margin=data.margin)
 
 
 def some_rows(features: Features, data: HeadData, rows: Array) -> tuple[Features, HeadData]:
@@ -170,7 +177,7 @@ def part_scores(
     for name, members in groups.items():
         inputs = joined({member: features[member] for member in members}, blocks)
         if held is None:
-            logits, _ = held_out_logits(inputs, len(data.labels.classes), data.loss, folds, device=torch.device("cpu"))
+            logits, _ = held_out_logits(inputs, len(data.labels.classes), data.loss, folds, device=torch.device("cpu"), margin=data.margin)
             found[name] = score(logits, data.labels, data, rows)
         else:
             solved, (others, labels) = solve_head(inputs, data), held
