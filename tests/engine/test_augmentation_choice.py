@@ -17,7 +17,7 @@ from tests.engine.tiny import difference, model, values
 from zoo.data.open import open_data
 from zoo.data.table import Table
 from zoo.engine.options.resolve import resolve
-from zoo.engine.solved.augmentation_choice import MAX_SAMPLES, held_out_losses, views_to_judge
+from zoo.engine.solved.augmentation_choice import MAX_SAMPLES, held_out_losses, views_help, views_to_judge
 from zoo.engine.train import train_state
 from zoo.errors import InterruptedRunError
 
@@ -115,3 +115,17 @@ def test_checkpoints_of_earlier_versions_augmented() -> None:
     state.augments = False
     state.load_state_dict(saved)
     assert state.augments
+
+
+def test_a_run_says_that_it_augments(caplog: pytest.LogCaptureFixture) -> None:
+    given: dict[str, Any] = {"device": torch.device("cpu"), "seed": 0, "poll": lambda: None}
+    y = torch.arange(24) % 2
+    features = torch.randn(24, 3, generator=torch.Generator().manual_seed(0)) + 2.0 * y[:, None]
+    table = Table([*range(24)], y.numpy(), ("a", "b"))
+
+    def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
+
+    with caplog.at_level(logging.INFO, "zoo"):
+        assert views_help(features, lambda count: [features.clone()] * count, table, 2, loss, **given) is not (TOLD in caplog.text)
+    assert "training images are" in caplog.text

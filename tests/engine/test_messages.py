@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ def test_the_licence_of_the_weights_is_told_before_training(tmp_path: Path, caps
     model = backbone.adapt(2)
     model.fit((images, [0, 1] * 4), recipe="linear-probe", epochs=1, batch_size=4, device="cpu", out=tmp_path / "run")
     told = "".join(capsys.readouterr())
-    assert ("(weights: cc-by-nc-4.0)" in told) == pretrained, told
+    assert ("(licence of the weights: cc-by-nc-4.0)" in told) == pretrained, told
 
 
 def test_a_batch_of_one_that_a_batch_norm_cannot_train_on_names_the_sizes_that_work(tmp_path: Path) -> None:
@@ -36,3 +37,14 @@ def test_a_batch_of_one_that_a_batch_norm_cannot_train_on_names_the_sizes_that_w
         model.fit((pixels, labels), False, batch_size=2, out=tmp_path / "two", **options)
     model.fit((pixels, labels), False, batch_size=3, out=tmp_path / "three", **options)
     model.fit((pixels, labels), False, batch_size=2, freeze_bn=True, out=tmp_path / "held", **options)
+
+
+def test_a_resumed_folder_without_a_run_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    images, told = np.random.default_rng(0).integers(0, 255, (8, 16, 16, 3), dtype=np.uint8), []
+    for _ in range(2):
+        with caplog.at_level(logging.INFO, "zoo"):
+            model = Backbone(toy_spec(), weights=False).adapt(2)
+            model.fit((images, [0, 1] * 4), False, recipe="linear-probe", quiet=True, out=tmp_path / "run", resume=True)
+        told.append("there is no run in" in caplog.text)
+        caplog.clear()
+    assert told == [True, False]

@@ -316,7 +316,7 @@ def test_the_plan_of_a_choice_says_what_it_would_try_and_take_and_leaves_the_mod
     assert whole["epochs"] == (3, 5, 8)
     assert 0 < whole["seconds"][0] < whole["seconds"][-1] < told["seconds"]
     assert net.plan(*DATA, recipe="auto", budget="10min", batch_size=8, epochs=2).to_dict()["budget"] == 600.0
-    with pytest.raises(OptionError, match="budget is for recipe='auto'"):
+    with pytest.raises(OptionError, match=r"budget \(--budget\) is for recipe='auto'"):
         net.plan(*DATA, recipe="top", budget="10min")
     with pytest.raises(OptionError, match="no recipe is given"):
         net.plan(*DATA, budget="10min")

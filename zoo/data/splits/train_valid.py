@@ -213,7 +213,7 @@ def check_trainable(table: Table) -> None:
     if len(counts) == 1 and is_single_label(table):
         raise DataError(
             f"{table.source} has only one class, {table.classes[0]!r}; training needs two or more "
-            f"(one subfolder per class){_folder_to_give(table)}"
+            f"(a subfolder of images each, or their names as labels){_folder_to_give(table)}"
         )
 
 

@@ -72,7 +72,7 @@ def monitor_of(task: Task, train: Table, valid: Table | None) -> str | None:
     commonest = max(counts, key=lambda name: counts[name])
     share = f"{100 * counts[commonest] / sum(counts.values()):.0f} % of the training samples are {commonest!r}"
     line = "epochs are compared by %s, as %s; another metric is chosen by monitor (%s)"
-    log.info(line, found, f"the samples are medical, and {share}" if medical else share, task.monitors[0])
+    log.info(line, found, share if task.is_skewed(np.asarray(train.targets)) else "the samples are medical", task.monitors[0])
     return found
 
 

@@ -100,7 +100,7 @@ def views_help(
     seed: int,
     poll: Callable[[], None],
 ) -> bool:
-    """Return False, and say so, if augmented views harm the head on held-out samples; else True, also where that cannot be known.
+    """Return whether augmented views help the head on held-out samples, and say so; True where that cannot be known.
 
     Args:
         features: Of the samples as they are, ``(samples, dim)``.
@@ -114,12 +114,11 @@ def views_help(
     """
     views = views_to_judge(len(features))
     found = held_out_losses(features, views_of(views), table, outputs, loss, device=device, seed=seed, poll=poll) if views else None
-    if found is None or found.helps:
+    if found is None:
         return True
-    log.info(
-        "training images are not augmented: the held-out loss of the head is %.4g with augmented views and %.4g without; "
-        "augment='light' augments them",
-        found.with_views,
-        found.without,
+    done, other = (
+        ("augmented", "augment='none' leaves them as they are") if found.helps else ("not augmented", "augment='light' augments them")
     )
-    return False
+    line = "training images are %s: the held-out loss of the head is %.4g with augmented views and %.4g without; %s"
+    log.info(line, done, found.with_views, found.without, other)
+    return found.helps

@@ -122,6 +122,8 @@ def fit(
     again = resume and began_validated(out)
     job = resolve_job(model, train, valid, recipe=recipe, options=options, objective=objective, quiet=quiet, divided=again)
     with ending_early(), joined(job.config.device, job.config.timeout) as ranks:
+        if resume and out is not None and ranks.main and not any(Path(out).glob("*")):
+            log.info("there is no run in %r to go on with: it starts anew", str(out))
         return run_job(job, ranks, out, resume=resume)
 
 

@@ -18,7 +18,7 @@ SKIPPED = "on_corrupt='skip' (--set on_corrupt=skip) leaves out a few such sampl
 def headline(objective: Objective, context: RunContext, resumed_at: str) -> str:
     """Return the first line of a run: model, licence of its weights, recipe, numbers of samples, device, and the folder if it stays."""
     model, accelerator, processes = objective.model, context.accelerator, context.ranks.count
-    backbone = f"{model.spec.name} (weights: {model.spec.license})" if model.pretrained else model.spec.name
+    backbone = f"{model.spec.name} (licence of the weights: {model.spec.license})" if model.pretrained else model.spec.name
     data = number_of_samples([source.table for source in objective.sources.values()], "training samples")
     data += f", {number_of_samples(objective.valid.values(), 'for validation')}" if sum(map(len, objective.valid.values())) else ""
     precision = "" if accelerator.mixed_precision == "no" else f", {accelerator.mixed_precision}"

@@ -101,11 +101,10 @@ def check_arguments(valid: Any, budget: Any, recipe: Any, options: dict[str, Any
         raise OptionError(
             "budget (--budget) is for recipe='auto', and no recipe is given; add recipe='auto' (--recipe auto), or leave budget out"
         )
-    faults = [] if recipe == "auto" else [f"budget is for recipe='auto', and recipe is {recipe!r}; leave one of them out"]
+    if recipe != "auto":
+        raise OptionError(f"budget (--budget) is for recipe='auto', and recipe is {recipe!r}; leave one of them out")
     if valid is False:
-        faults.append("valid=False: recipe 'auto' judges by held-out samples; give some, or leave it out to have 20 % held out")
-    if faults:
-        raise OptionError(fault_list("recipe 'auto' cannot run with these arguments:", faults))
+        raise OptionError("valid=False: recipe 'auto' judges by held-out samples; give some, or leave it out to have 20 % held out")
     given = {name: value for name, value in options.items() if value is not None}
     check_auto(given)
     return seconds, given

@@ -17,7 +17,12 @@ from zoo.errors import OptionError
 from zoo.util.numbers import nan_for_none, score_text, without_nan
 
 SHARES = (0.25, 0.5, 1.0)  # of the epochs of tuning, one per round
-_UNITS = {"": 1.0, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_UNITS = (
+    {"": 1.0}
+    | dict.fromkeys(("s", "sec", "secs"), 1.0)
+    | dict.fromkeys(("m", "min", "mins"), 60.0)
+    | dict.fromkeys(("h", "hour", "hours"), 3600.0)
+)
 PROBE = "probe"
 DEFAULT_RUNS = 4  # of the default recipe, that the candidates may take without a budget
 LEAST_BUDGET = 60.0  # seconds, without a budget
