@@ -23,6 +23,7 @@ from zoo.models.checks.adapt_arguments import (
     own_pooling,
 )
 from zoo.models.construct.build import trainable_float32
+from zoo.models.construct.seed import seed_modules
 from zoo.models.heads import own_head
 from zoo.models.own_names import OWN_HEAD
 from zoo.models.pairs.prompts import check_names
@@ -75,7 +76,7 @@ def adapt(
     spec = with_options(backbone.spec, options)
     made = head_for(spec) if backbone.knows_width else None  # first, as its faults need no build
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # for backbones without pretrained weights; a GPU's generator stays as it is
+        seed_modules(seed)  # for backbones without pretrained weights
         groups = backbone.fresh(**options)
     spec = with_options(backbone.spec, options)  # with the width that was built
     head_name, module = made or head_for(spec)
@@ -124,7 +125,7 @@ def _own_head(head: nn.Module, spec: BackboneSpec, num_classes: int, options: Ma
 def build_head(head: HeadSpec, spec: BackboneSpec, num_classes: int, *, seed: int, options: Mapping[str, Any]) -> nn.Module:
     """Build a head with values drawn from ``seed``; the caller's random state is restored."""
     with torch.random.fork_rng(devices=[]), trainable_float32():
-        torch.default_generator.manual_seed(seed)
+        seed_modules(seed)
         module = load_function(head.build)(spec.features, num_classes, **options)
     assert isinstance(module, nn.Module), f"head {head.name!r} built {type(module).__name__}, not a torch.nn.Module"
     return module

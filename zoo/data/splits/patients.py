@@ -165,10 +165,10 @@ def _tell(known: Known, source: str, files: int) -> None:
     there = count(files, "DICOM file")
     if known.divides and not known.odd:
         what = "patients" if known.attribute == PATIENT else "groups"
-        line = "%s: %d %s by the headers (%s) of %s%s stay on one side of a split; %s"
+        line = "%s: %d %s by the headers (%s) of %s%s are kept together; %s"
         log.info(line, source, known.number, what, known.attribute, there, alone, _OTHERS[0])
     elif known.divides:
-        line = "%s: the %s of %s %s, so %d studies (%s)%s stay on one side of a split, and studies of one patient may be on both; %s"
+        line = "%s: the %s of %s %s, so %d studies (%s)%s are kept together, and studies of one patient may be on both sides of a split; %s"
         log.warning(line, source, PATIENT, there, known.odd, known.number, known.attribute, alone, _OTHERS[1])
     elif known.odd or known.number < 2 < files:
         what = known.odd or f"is {next(filter(None, known.ids), '')!r} in all of them"

@@ -13,6 +13,7 @@ from zoo.data.texts.tokenizers import open_tokenizer
 from zoo.declare import Features, Text
 from zoo.errors import CoverageError, OptionError
 from zoo.models.backbone import Backbone
+from zoo.models.construct.seed import seed_modules
 from zoo.models.heads import PooledHead
 from zoo.models.pairs.prompts import find_templates, prompts_of
 from zoo.models.pairs.towers import image_spec, pair_of, text_spec
@@ -156,7 +157,7 @@ def fill_head(head: ZeroShotHead, backbone: Backbone, labels: Sequence[str], *, 
         seed: Seed of the text tower, where it is not pretrained.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+        seed_modules(seed)
         texts = text_tower(backbone)
         tower = texts.fresh().model.eval()
     assert isinstance(texts.spec.inputs, Text), "a pair has checked it"
