@@ -21,6 +21,7 @@ from tests.transfer.cases import CASES, SWEPT, Case
 from tests.transfer.rank_work import small_backbones, trained
 from tests.warm_process import run_warm_ranks
 from zoo.data.open import open_data
+from zoo.data.splits.duplicates import equal_rows
 from zoo.engine.options.config import OPTIONS
 from zoo.errors import InterruptedRunError, OptionError
 from zoo.registry.registry import use_registry
@@ -71,13 +72,15 @@ def test_a_run_that_is_interrupted_and_resumed_equals_the_uninterrupted_one(name
     case, (expected, told) = ALL[name], alone[name]
     model = case.model()
     table = open_data(case.data[0], task=model.task, classes=model.labels, reads=model.spec.modality)
+    if equal_rows(table):  # whose folds keep copies together, which they cannot see behind other inputs
+        expected, told = trained(case, tmp_path / "whole", train=replace(table, inputs=Culprit(table.inputs, -1, terminate)))
     for reads in (2, 3):  # in the first epoch and in the second; an input that is stored is read once
         whole = replace(table, inputs=Culprit(table.inputs, 5, terminate, reads))
         try:
-            trained(case, tmp_path, train=whole, resume=(tmp_path / "run.json").exists())
+            trained(case, tmp_path / "run", train=whole, resume=(tmp_path / "run" / "run.json").exists())
         except InterruptedRunError:
             continue
-    net, found = trained(case, tmp_path, train=replace(table, inputs=Culprit(table.inputs, -1, terminate)), resume=True)
+    net, found = trained(case, tmp_path / "run", train=replace(table, inputs=Culprit(table.inputs, -1, terminate)), resume=True)
     assert difference(values(net), values(expected)) == 0.0
     assert [line["train_loss"] for line in found["history"]] == [line["train_loss"] for line in told["history"]]
 

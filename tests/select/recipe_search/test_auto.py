@@ -197,8 +197,6 @@ def test_options_that_contradict_are_refused_together() -> None:
         model().fit(DATA[0], False, recipe="auto")
     with pytest.raises(OptionError, match="did you mean 'epochs'"):
         model().fit(*DATA, recipe="auto", epoch=3)
-    with pytest.raises(OptionError, match="several"):
-        model().plan(*DATA, recipe="auto")
 
 
 @pytest.mark.usefixtures("toys")

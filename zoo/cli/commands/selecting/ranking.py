@@ -182,7 +182,7 @@ def _train(options: argparse.Namespace, found: Ranking, out: Output) -> None:
         words += ["--set", pair]
     words += [flag for flag in ("--quiet", "--resume") if getattr(options, flag[2:]) and (flag == "--quiet" or _begun(found))]
     chosen = parser.parse_args([str(word) for word in words])
-    chosen.words, chosen.debug, chosen.json = options.words, options.debug, False
+    chosen.words, chosen.started, chosen.debug, chosen.json = options.words, options.started, options.debug, False
     print()
     train(chosen, out)
 
