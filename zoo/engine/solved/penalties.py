@@ -2,8 +2,8 @@
 
 The penalties are tried from the strongest down until the held-out loss rises. Of those whose loss is within one standard error of the
 lowest the strongest is taken (Breiman et al. 1984), because accuracy suffers less from too strong a penalty than the loss does, and the
-lowest loss of few samples is chance; where one class is far commoner than the others, the penalty of the lowest loss is taken. Where
-each output has a loss of its own, it has a penalty of its own: a rare label needs a stronger one.
+lowest loss of few samples is chance; for numbers, and where one class is far commoner than the others, the penalty of the lowest loss
+is taken. Where each output has a loss of its own, it has a penalty of its own: a rare label needs a stronger one.
 """
 
 from __future__ import annotations
@@ -92,16 +92,16 @@ class HeldOut:
 
 
 def margin_of(task: Task, targets: Array) -> float:
-    """Return the ``margin`` of the penalty of a head: one standard error, none where one class is far commoner than the others.
+    """Return the ``margin`` of the penalty of a head: one standard error, none for numbers and for unequal classes.
 
-    The mean loss of unequal classes is that of the commonest, so a penalty that is stronger by one error gives up the rare ones;
-    docs/decisions/solved-heads.md has the evidence.
+    The loss of numbers is what they are judged by. That of unequal classes is the loss of the commonest, so a penalty that is stronger by
+    one error gives up the rare ones; docs/decisions/solved-heads.md has the evidence.
 
     Args:
         task: The task of the head.
         targets: Those of the training samples.
     """
-    return 0.0 if task.is_skewed(targets) else 1.0
+    return 0.0 if task.standardized or task.is_skewed(targets) else 1.0
 
 
 def held_out(
