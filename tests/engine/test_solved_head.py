@@ -196,7 +196,8 @@ def test_a_run_has_no_margin_where_classes_are_unequal_and_not_weighted(weights:
     features, task = torch.from_numpy(np.asarray(net.embed(list(train[0])))), find_task("single-label")
     assert penalties.margin_of(task, encoded) == 0.0
     assert penalties.margin_of(task, np.arange(9) % 3) == 1.0
-    assert penalties.margin_of(find_task("regression"), np.arange(9.0)[:, None]) == 0.0
+    assert penalties.margin_of(task, encoded, weighted=True) == 1.0
+    assert penalties.margin_of(find_task("regression"), np.arange(9.0)[:, None], weighted=True) == 0.0
     counted = class_weights(weights, task, encoded, tuple(sorted(set(names))))
     given: dict[str, Any] = {"outputs": 3, "bias": True, "device": CPU, "seed": 0, "poll": lambda: None}
     table = Table([*range(26)], encoded, tuple(sorted(set(names))))

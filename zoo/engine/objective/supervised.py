@@ -184,7 +184,7 @@ class Supervised(Objective):
             outputs=self.model.num_classes,
             by_output=each and partial(each, weights=self._weights, smoothing=self._smoothing),
             held_out=bool(self.task.thresholded) and not self.valid,
-            margin=1.0 if self._weights is not None else margin_of(self.task, flat_targets(np.asarray(table.targets))),
+            margin=margin_of(self.task, flat_targets(np.asarray(table.targets)), weighted=self._weights is not None),
             **shared,
         )
         if found.held_out is not None:

@@ -91,7 +91,7 @@ class HeldOut:
         return values[self.choice.expand(outputs), :, torch.arange(outputs)].T
 
 
-def margin_of(task: Task, targets: Array) -> float:
+def margin_of(task: Task, targets: Array, *, weighted: bool = False) -> float:
     """Return the ``margin`` of the penalty of a head: one standard error, none for numbers and for unequal classes.
 
     The loss of numbers is what they are judged by. That of unequal classes is the loss of the commonest, so a penalty that is stronger by
@@ -100,8 +100,9 @@ def margin_of(task: Task, targets: Array) -> float:
     Args:
         task: The task of the head.
         targets: Those of the training samples.
+        weighted: Whether the loss has class weights, with which the commonest class no longer outweighs the others.
     """
-    return 0.0 if task.standardized or task.is_skewed(targets) else 1.0
+    return 0.0 if task.standardized or (not weighted and task.is_skewed(targets)) else 1.0
 
 
 def held_out(

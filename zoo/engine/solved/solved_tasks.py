@@ -57,7 +57,7 @@ def solved_tasks(
         rows = part.known(table.targets)
         own = _own_table(table, member, rows)
         loss, by_output = _losses(member, weights, smoothing)
-        margin = 1.0 if weights is not None else margin_of(member.task, np.asarray(own.targets))
+        margin = margin_of(member.task, np.asarray(own.targets), weighted=weights is not None)
         given: dict[str, Any] = {"outputs": member.outputs, "bias": bias, "device": device, "seed": seed, "poll": poll}
         found.append((member, solved_head(features[torch.from_numpy(rows)], own, loss, by_output=by_output, margin=margin, **given)))
     heads = [head for _, head in found]

@@ -1,4 +1,4 @@
-"""What the search of ``recipe="auto"`` would try and take, without running it."""
+"""The plan of ``recipe="auto"``: candidates, rounds, time and memory of the search, without running it."""
 
 from __future__ import annotations
 
